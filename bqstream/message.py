@@ -1,0 +1,122 @@
+"""What a user is handed: messages, and the gaps between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+GapCause = Literal["lost", "handover", "replaced", "quiet", "parked", "dropped"]
+_decode = msgspec.json.decode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A range in which rows may not have been delivered.
+
+    ``start``  when the last row before the range came in, or the subscription started; UTC.
+    ``end``    when the first row after it came in; ``None`` while the range is open.
+    ``cause``  "lost" (the link went), "handover" (a hand-over that could not be proven), "replaced" (the old link
+               was closed first), "quiet" (nothing came on either link, which proves nothing), "parked" and
+               "dropped" (the reader was slow).
+    ``cubes``  response keys the range belongs to; empty where it is all of them.
+    ``detail`` what happened, for a person.
+    """
+
+    start: datetime
+    end: datetime | None
+    cause: GapCause
+    cubes: tuple[str, ...] = ()
+    detail: str = ""
+
+    def __str__(self) -> str:
+        end = self.end.isoformat() if self.end else "now"
+        where = f" of {', '.join(self.cubes)}" if self.cubes else ""
+        return f"{self.cause}{where}, {self.start.isoformat()} to {end}: {self.detail}"
+
+
+class Message:
+    """One ``next`` payload, decoded when it is first looked at.
+
+    Attributes:
+        raw: the payload as it came (JSON, UTF-8), or encoded anew where rows were taken out.
+        received: when it came in, seconds since the epoch.
+        link: the number of the link that brought it.
+        replayed: whether a query brought it, not the stream.
+    """
+
+    __slots__ = ("_payload", "link", "raw", "received", "replayed")
+
+    def __init__(self, raw: bytes, *, received: float, link: int, replayed: bool = False) -> None:
+        self.raw = raw
+        self.received = received
+        self.link = link
+        self.replayed = replayed
+        self._payload: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Message of {len(self.raw)} bytes, link {self.link}, {self.received_at.isoformat()}>"
+
+    @property
+    def received_at(self) -> datetime:
+        """When it came in; UTC."""
+        return datetime.fromtimestamp(self.received, UTC)
+
+    def _decoded(self) -> dict[str, Any]:
+        payload = self._payload
+        if payload is None:
+            payload = self._payload = _decode(self.raw)
+        return payload
+
+    @property
+    def data(self) -> Any:
+        """The ``data`` of the payload; ``None`` where there is none."""
+        return self._decoded().get("data")
+
+    @property
+    def errors(self) -> list[dict[str, Any]]:
+        """The ``errors`` beside partial data (GraphQL specification, section 7.1); empty where there are none."""
+        return self._decoded().get("errors") or []
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """The ``extensions`` of the payload; empty where there are none."""
+        return self._decoded().get("extensions") or {}
+
+    def rows(self, cube: str | None = None) -> Iterator[Any]:
+        """The rows as the service nests them.
+
+        With one cube in the message each row is that cube's element; with several each is ``{cube: element}``, so
+        that it says which. ``cube`` (a response key) picks one. Data that has no cubes is one row.
+        """
+        cubes = list(cubes_of(self.data))
+        if cube is not None:
+            return (row for key, rows in cubes if key == cube for row in rows)
+        if len(cubes) == 1:
+            return iter(cubes[0][1])
+        return ({key: row} for key, rows in cubes for row in rows)
+
+
+def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:
+    """Pair each cube's response key with its rows: ``{root: {cube: [row, …]}}`` (subscriptions/subscription).
+
+    Anything else, such as a scalar root, is one row under the empty key, so that any GraphQL subscription streams.
+    """
+    if data is None:
+        return
+    found = []
+    if isinstance(data, dict):
+        for root in data.values():
+            if not isinstance(root, dict):
+                break
+            found += [(key, rows) for key, rows in root.items() if isinstance(rows, list)]
+            if not all(isinstance(rows, list) for rows in root.values()):
+                break
+        else:
+            if found:
+                yield from found
+                return
+    yield "", [data]
