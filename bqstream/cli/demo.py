@@ -1,0 +1,222 @@
+"""``bqstream demo``: the simulator in this process, tokens that live some seconds, and a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+import click
+
+from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
+from ..simulator import Simulator
+from .running import FAILED, Duration, run, run_until
+from .view import LiveView, Moment, NoView, PlainView, View
+from .wording import counted
+
+_TICK = 0.1
+_SETTLE = 5.0  # at most, for what is on its way when the chain stops
+_TIMEOUTS = Timeouts(grace=1.0)
+
+
+@click.command()
+@click.option(
+    "--for",
+    "--seconds",
+    "seconds",
+    type=Duration(),
+    default="25s",
+    show_default=True,
+    show_envvar=True,
+    help="How long to stream: 30s, 5m, or a number of seconds.",
+)
+@click.option(
+    "--token-ttl",
+    type=Duration(),
+    default="5s",
+    show_default=True,
+    show_envvar=True,
+    help="How long a token lives.",
+)
+@click.option(
+    "--block-interval",
+    type=Duration(),
+    default="0.5s",
+    show_default=True,
+    show_envvar=True,
+    help="The time from one block to the next.",
+)
+@click.option(
+    "--seed", type=int, default=1, show_default=True, show_envvar=True, help="Of the simulated chain."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, show_envvar=True, help="Print the verdict alone, as one JSON line."
+)
+def demo(seconds: float, token_ttl: float, block_interval: float, seed: int, as_json: bool) -> None:
+    """Stream through one token after another, and prove that no row was lost or repeated.
+
+    Starts a simulator of the service in this process, whose tokens live some seconds, subscribes to two
+    documents, and at the end compares every row with the simulator's own ledger. No network, no account.
+
+    \b
+    Exit codes: 0 nothing lost or repeated, 1 otherwise, 130 stopped by Ctrl-C.
+    """
+    view: View = NoView() if as_json else LiveView() if sys.stdout.isatty() else PlainView()
+    run(_demo(Plan(seconds, token_ttl, block_interval, seed), view, as_json))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was asked for; all but ``seed`` in seconds."""
+
+    seconds: float
+    token_ttl: float
+    block_interval: float
+    seed: int
+
+
+@dataclass(slots=True)
+class Reader:
+    """Reads one document's subscription and keeps its rows for the verdict."""
+
+    name: str
+    document: str
+    rows: list[Any] = field(default_factory=list)
+    _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
+
+    async def read(self, stream: Subscription) -> None:
+        async for row in stream.rows():
+            self.rows.append(row)
+
+    def rate(self, now: float) -> float:
+        """Rows a second, over the last two seconds."""
+        self._marks.append((now, len(self.rows)))
+        then, count = self._marks[0]
+        return (len(self.rows) - count) / (now - then) if now > then else 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """The verdict over all documents."""
+
+    emitted: int
+    delivered: int
+    lost: int
+    repeated: int
+    rotations: int
+    reconnects: int
+    seconds: float
+
+    @property
+    def good(self) -> bool:
+        return self.delivered > 0 and not self.lost and not self.repeated
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "rows": self.delivered,
+                "lost": self.lost,
+                "duplicated": self.repeated,
+                "rotations": self.rotations,
+                "reconnects": self.reconnects,
+                "seconds": self.seconds,
+            }
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"verdict: emitted {self.emitted:,}, delivered {self.delivered:,}, lost {self.lost:,}, "
+            f"repeated {self.repeated:,}; {counted(self.rotations, 'hand-over')}, "
+            f"{counted(self.reconnects, 'reconnect')}, {self.seconds:.1f} s"
+        )
+
+
+async def _demo(plan: Plan, view: View, as_json: bool) -> int:
+    with view:
+        result, number = await _stream(plan, view)
+    click.echo(result.as_json() if as_json else str(result))
+    if number == signal.SIGINT or number == signal.SIGTERM:
+        return 128 + number
+    return 0 if result.good else FAILED
+
+
+async def _stream(plan: Plan, view: View) -> tuple[Result, int | None]:
+    """Run the plan. Gives the verdict and the signal that ended it early, if one did."""
+    started = time.monotonic()
+    readers = _readers()
+    async with Simulator(
+        token_ttl=plan.token_ttl, block_interval=plan.block_interval, seed=plan.seed
+    ) as simulator:
+        credentials = ShortTermToken(
+            ClientCredentials(simulator.client_id, simulator.client_secret, token_url=simulator.token_url),
+            expires_in=plan.token_ttl,
+        )
+        async with (
+            Client(
+                credentials, endpoint=simulator.endpoint, timeouts=_TIMEOUTS, on_event=view.event
+            ) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            tasks = [group.create_task(_read(client, reader)) for reader in readers]
+            number = await run_until(_watch(client, readers, view, plan, started), plan.seconds)
+            simulator.pause()
+            await _settle(simulator, readers)
+            status = client.status()
+            for task in tasks:
+                task.cancel()
+        seconds = round(time.monotonic() - started, 2)
+        verdicts = [simulator.ledger.verdict(reader.document, reader.rows) for reader in readers]
+    return Result(
+        emitted=sum(verdict.emitted for verdict in verdicts),
+        delivered=sum(verdict.delivered for verdict in verdicts),
+        lost=sum(verdict.lost for verdict in verdicts),
+        repeated=sum(verdict.repeated for verdict in verdicts),
+        rotations=status.rotations,
+        reconnects=status.reconnects,
+        seconds=seconds,
+    ), number
+
+
+def _readers() -> list[Reader]:
+    folder = resources.files(__package__) / "documents"
+    return [
+        Reader(name, (folder / f"{name}.graphql").read_text(encoding="utf-8")) for name in ("trades", "chain")
+    ]
+
+
+async def _read(client: Client, reader: Reader) -> None:
+    async with client.subscribe(reader.document) as stream:
+        await reader.read(stream)
+
+
+async def _watch(client: Client, readers: Sequence[Reader], view: View, plan: Plan, started: float) -> None:
+    while True:
+        now = time.monotonic()
+        view.show(
+            Moment(
+                seconds=now - started,
+                total=plan.seconds,
+                token_ttl=plan.token_ttl,
+                rows={reader.name: len(reader.rows) for reader in readers},
+                rates={reader.name: reader.rate(now) for reader in readers},
+                status=client.status(),
+            )
+        )
+        await asyncio.sleep(_TICK)
+
+
+async def _settle(simulator: Simulator, readers: Sequence[Reader]) -> None:
+    """The chain stands still: wait until all that it emitted has come, or for ``_SETTLE`` seconds."""
+    await simulator.drained()
+    deadline = time.monotonic() + _SETTLE
+    while time.monotonic() < deadline:
+        if not any(simulator.ledger.verdict(reader.document, reader.rows).lost for reader in readers):
+            return
+        await asyncio.sleep(_TICK)

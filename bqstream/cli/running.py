@@ -1,0 +1,104 @@
+"""How a command runs and how it ends: time limits, signals, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Coroutine
+from typing import Any, NoReturn
+
+import click
+
+from ..errors import (
+    BqstreamError,
+    CredentialsRefused,
+    DocumentRefused,
+    MissingCredentials,
+    PlanError,
+    TokenRefused,
+    UsageError,
+)
+
+FAILED, USAGE, ACCESS = 1, 2, 3
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class Duration(click.ParamType):
+    """``30s``, ``5m``, ``1h``, or a plain number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
+        if found is None or float(found[1]) == 0:
+            self.fail(f"{value!r} is no length of time: give one like 30s, 5m or 1h", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+def exit_code(error: BqstreamError) -> int:
+    """3: credentials or plan, 2: usage or document, 1: anything else."""
+    if isinstance(error, MissingCredentials | CredentialsRefused | TokenRefused | PlanError):
+        return ACCESS
+    if isinstance(error, UsageError | DocumentRefused):
+        return USAGE
+    return FAILED
+
+
+async def run_until(work: Awaitable[None], seconds: float | None = None) -> int | None:
+    """Await ``work``, but no longer than ``seconds`` and not past a signal; it is cancelled then.
+
+    Returns the signal's number where one ended it. Where the platform's loop takes no signal handlers, Ctrl-C
+    arrives as ``KeyboardInterrupt`` and ``run`` deals with it.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    caught: list[int] = []
+
+    def stop(number: int) -> None:
+        caught.append(number)
+        task.cancel()
+
+    limit = asyncio.timeout(seconds)
+    try:
+        for number in _SIGNALS:
+            with contextlib.suppress(NotImplementedError):
+                loop.add_signal_handler(number, stop, number)
+        async with limit:
+            await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    except asyncio.CancelledError:
+        if not caught:
+            raise
+        for _ in caught:
+            task.uncancel()
+    finally:
+        for number in _SIGNALS:
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_signal_handler(number)
+    return caught[0] if caught else None
+
+
+def run(work: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run a command to its end and leave with its exit code; a reader that closed the pipe is a good end."""
+    try:
+        code = asyncio.run(work)
+    except BqstreamError as error:
+        click.echo(f"bqstream: {error}", err=True)
+        code = exit_code(error)
+    except BrokenPipeError:
+        # Nothing may be flushed into the closed pipe at exit (Python's library/signal, "Note on SIGPIPE").
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    sys.exit(code)

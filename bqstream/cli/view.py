@@ -1,0 +1,147 @@
+"""What the demo shows: a live view on a terminal, plain lines elsewhere, nothing with ``--json``."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol
+
+import click
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..events import Event, GapNamed, HandedOver, Lost, Refused, Stalled, Waiting
+from .wording import counted, timed
+
+if TYPE_CHECKING:
+    from .. import Status
+
+_LINES_EVERY = 2.0
+_TROUBLE = (Lost, Refused, Stalled, Waiting, GapNamed)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """The demo at one moment: ``rows`` and ``rates`` (rows a second) by document."""
+
+    seconds: float
+    total: float
+    token_ttl: float
+    rows: Mapping[str, int]
+    rates: Mapping[str, float]
+    status: Status
+
+    @property
+    def token_left(self) -> float:
+        expires = self.status.token_expires_at
+        return max(0.0, (expires - datetime.now(UTC)).total_seconds()) if expires else 0.0
+
+    @property
+    def links(self) -> str:
+        return ", ".join(f"{link.number} {link.state}" for link in self.status.links) or "none"
+
+
+class View(Protocol):
+    """Entered for as long as the demo runs."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def event(self, event: Event) -> None: ...
+
+    def show(self, moment: Moment) -> None: ...
+
+
+class NoView:
+    """Shows nothing."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    def event(self, event: Event) -> None:
+        return None
+
+    def show(self, moment: Moment) -> None:
+        return None
+
+
+@dataclass(slots=True)
+class PlainView(NoView):
+    """A line every two seconds and one for each event."""
+
+    _next: float = 0.0
+
+    def event(self, event: Event) -> None:
+        click.echo(timed(event))
+
+    def show(self, moment: Moment) -> None:
+        if moment.seconds < self._next:
+            return
+        self._next = moment.seconds + _LINES_EVERY
+        click.echo(
+            f"{moment.seconds:5.1f} s  {counted(sum(moment.rows.values()), 'row')}, "
+            f"{sum(moment.rates.values()):,.0f} a second; token good for {moment.token_left:.1f} s; "
+            f"links: {moment.links}; {counted(moment.status.rotations, 'hand-over')}"
+        )
+
+
+@dataclass(slots=True)
+class LiveView:
+    """The terminal view."""
+
+    _events: deque[Event] = field(default_factory=lambda: deque(maxlen=8))
+    _live: Live = field(default_factory=lambda: Live(refresh_per_second=10, transient=False))
+
+    def __enter__(self) -> None:
+        self._live.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+    def event(self, event: Event) -> None:
+        self._events.append(event)
+
+    def show(self, moment: Moment) -> None:
+        self._live.update(Group(self._documents(moment), self._session(moment), *self._happened()))
+
+    def _documents(self, moment: Moment) -> Table:
+        table = Table(
+            title=f"bqstream demo, {moment.seconds:.0f} of {moment.total:.0f} s", title_justify="left"
+        )
+        table.add_column("subscription", min_width=24)
+        table.add_column("rows", justify="right", min_width=10)
+        table.add_column("rows a second", justify="right")
+        for name, rows in moment.rows.items():
+            table.add_row(name, f"{rows:,}", f"{moment.rates[name]:,.0f}")
+        return table
+
+    def _session(self, moment: Moment) -> Table:
+        grid = Table.grid(padding=(0, 2))
+        left = moment.token_left
+        bar = ProgressBar(total=moment.token_ttl, completed=left, width=24)
+        grid.add_row("token", f"good for {left:4.1f} s", bar)
+        grid.add_row("links", moment.links)
+        grid.add_row("hand-overs", str(moment.status.rotations))
+        grid.add_row("reconnects", str(moment.status.reconnects))
+        return grid
+
+    def _happened(self) -> list[Text]:
+        return [
+            Text(timed(event), style=_style(event), no_wrap=True, overflow="ellipsis")
+            for event in self._events
+        ]
+
+
+def _style(event: Event) -> str:
+    if isinstance(event, _TROUBLE):
+        return "yellow"
+    return "green" if isinstance(event, HandedOver) else "dim"
