@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from .verdicts import Verdict
 
 
@@ -19,8 +21,7 @@ class Acked:
     payload: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Next:
+class Next(msgspec.Struct, frozen=True, gc=False):
     """A payload of an operation: the JSON text of ``{"data": …, "errors": …}``, not decoded."""
 
     id: str
@@ -65,18 +66,29 @@ Event = Acked | Next | Errored | Completed | Alive | Broken
 
 
 class Machine(Protocol):
-    """One subprotocol, client side."""
+    """One subprotocol, client side.
+
+    ``stray``  how many payloads came for operations that are over: the server may not have stopped them.
+    """
 
     subprotocol: str
+    stray: int
+
+    @property
+    def newest_unanswered(self) -> str | None:
+        """The newest live operation that brought nothing; to blame where ``closed`` says END_OPERATION."""
 
     def init(self, payload: Mapping[str, Any] | None) -> bytes:
-        """``connection_init``: the first frame, once."""
+        """``connection_init``: the first frame, once. Raises RuntimeError a second time."""
 
     def subscribe(self, request: bytes) -> tuple[str, bytes]:
-        """Start an operation; ``request`` is the JSON text of the payload. Gives its new id and the frame."""
+        """Start an operation; ``request`` is the JSON text of the payload. Gives its new id and the frame.
 
-    def unsubscribe(self, id: str) -> tuple[bytes, ...]:
-        """Stop an operation and forget it: nothing that still comes for it gives an event."""
+        Raises RuntimeError before the ack and after the end.
+        """
+
+    def unsubscribe(self, name: str) -> tuple[bytes, ...]:
+        """Stop an operation by its id: what still comes for it is ``Alive``. Empty for one that is over."""
 
     def ping(self) -> bytes | None:
         """A frame that asks for a sign of life; ``None`` where the subprotocol has none."""
