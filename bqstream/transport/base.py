@@ -1,5 +1,5 @@
-"""What an engine must do: dial, carry frames, close. It knows nothing of GraphQL, and nothing of tokens but that
-the URL and the headers it is given are secret."""
+"""What an engine must do: dial, carry frames, close. It knows nothing of GraphQL, and nothing of tokens but
+that the URL and the headers it is given are secret."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DialError(Exception):
         self.permanent = permanent
 
 
-class UpgradeRefused(DialError):
+class UpgradeRefused(DialError):  # noqa: N818
     """The server answered the upgrade with an HTTP status; header names are lower case."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
@@ -82,11 +82,13 @@ class Connection(Protocol):
     def resume_reading(self) -> None:
         """Go on after ``pause_reading``. May be called twice."""
 
-    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
-        """Send what is queued and close; after ``timeout`` seconds drop the connection. Cancelling drops it too."""
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:  # noqa: ASYNC109
+        """Send what is queued and close; after ``timeout`` seconds drop the connection. Cancelling drops it
+        too. Frames that come in before the peer's close frame are still handed out, unless reading is paused.
+        """
 
     def abort(self) -> None:
-        """Drop the connection without a word."""
+        """Drop the connection without a word: nothing more is handed out, and ``run`` returns."""
 
 
 class Engine(Protocol):

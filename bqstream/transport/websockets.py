@@ -1,0 +1,277 @@
+"""The default engine: the ``websockets`` library's asyncio client.
+
+What is relied on is in its reference (asyncio client, Sans-I/O), and the same from version 15 on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.connection import broadcast
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidProxy,
+    InvalidProxyStatus,
+    InvalidStatus,
+    InvalidURI,
+    NegotiationError,
+    ProxyError,
+    WebSocketException,
+)
+from websockets.http11 import Response
+from websockets.typing import Subprotocol
+
+from .._version import __version__
+from .base import Closed, Connection, DialError, Target, UpgradeRefused
+from .redaction import RedactingLogger, Redactor
+
+OUTBOX_BYTES = 64 * 1024 * 1024
+LINGER = 1.0  # seconds in which a peer that has had its last word should close TCP
+BODY_LIMIT = 4096  # of a refusal's body, in bytes: enough to say why
+REASON_LIMIT = 123  # bytes, RFC 6455 section 5.5: a control frame's 125 less the code
+
+# The operating system finds a dead peer even where the link's own pings are off or its reading is paused.
+_SOCKET_OPTIONS = [
+    (level, getattr(socket, name), value)
+    for level, name, value in (
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", 30),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", 10),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", 3),
+    )
+    if hasattr(socket, name)
+]
+
+
+class WebsocketsEngine:
+    """Dials with ``websockets``. ``outbox_bytes`` bounds what one connection may hold unsent."""
+
+    name = "websockets"
+
+    def __init__(self, *, outbox_bytes: int = OUTBOX_BYTES) -> None:
+        self._outbox_bytes = outbox_bytes
+
+    async def dial(self, target: Target) -> Connection:
+        """Open a connection (RFC 6455 section 4.1) within ``target.timeout`` seconds.
+
+        Raises UpgradeRefused for any answer but 101, redirects among them, and DialError for the rest;
+        neither holds the URL, a header that was sent or a secret, nor leads to an exception that does.
+        Cancelling it leaves no socket.
+        """
+        redactor = Redactor(target.secrets)
+        logger = RedactingLogger(logging.getLogger(__name__), redactor)
+        try:
+            socket_ = await _Dial(target.url, **_options(target, logger))
+        except (OSError, ValueError, ImportError, WebSocketException) as error:
+            refusal = _translate(error, target, redactor)
+        else:
+            return _Connection(socket_, target.max_message_bytes, self._outbox_bytes, redactor)
+        # Raised out here, so that not even its __context__ is the library's exception.
+        raise refusal
+
+
+def _options(target: Target, logger: RedactingLogger) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "subprotocols": [Subprotocol(name) for name in target.subprotocols] or None,
+        "additional_headers": dict(target.headers),
+        "user_agent_header": f"bqstream/{__version__}",
+        "compression": "deflate" if target.compression else None,
+        "proxy": target.proxy or None,
+        "open_timeout": target.timeout,
+        "close_timeout": LINGER,
+        "ping_interval": None,  # the link sends its own
+        "max_size": target.max_message_bytes,
+        # A frame may be max_message_bytes long, so each one that waits here is memory. One is enough to keep
+        # the reader busy, and from the second on TCP pushes back.
+        "max_queue": 1,
+        "logger": logger,
+        "create_connection": _Socket,
+        "happy_eyeballs_delay": 0.25,  # RFC 8305: a dead IPv6 route must not use up the whole timeout
+    }
+    if target.tls is not None and target.url[:4].lower() == "wss:":
+        options["ssl"] = target.tls
+    return options
+
+
+class _Dial(connect):
+    """A dial that stays where it was sent: a redirect would take the token in the URL to another place."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
+class _Socket(ClientConnection):
+    """Drops TCP when the peer leaves it open after the last frame, which a client may do at any time (RFC
+    6455 section 7.1.1); the library would wait without end."""
+
+    _linger: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        over = self.protocol.close_rcvd is not None or self.protocol.parser_exc is not None
+        if over and self._linger is None:
+            self._linger = self.loop.call_later(LINGER, self.transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._linger is not None:
+            self._linger.cancel()
+        super().connection_lost(exc)
+
+
+class _Connection:
+    """One open WebSocket; see ``base.Connection``. It needs no task but the one that calls ``run``: frames
+    are sent straight into the transport's buffer, which is the outbox."""
+
+    def __init__(
+        self, socket_: ClientConnection, max_message_bytes: int, outbox_bytes: int, redactor: Redactor
+    ) -> None:
+        self.subprotocol: str | None = socket_.subprotocol
+        self._socket = socket_
+        self._max_message_bytes = max_message_bytes
+        self._outbox_bytes = outbox_bytes
+        self._redact = redactor
+        self._reading = asyncio.Event()
+        self._reading.set()
+        self._muted = False  # frames are read, so that the end is seen, but no longer handed out
+        self._closing = False
+        self._why = ""
+        with suppress(OSError):  # the connection may be over already, which run() will tell
+            for option in _SOCKET_OPTIONS:
+                socket_.transport.get_extra_info("socket").setsockopt(*option)
+
+    async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
+        try:
+            while True:
+                # Text comes as str and binary as bytes, which tells them apart and checks UTF-8 (RFC 6455
+                # section 8.1); to encode it again costs a few microseconds for 100 kB.
+                frame = await self._socket.recv()
+                await self._reading.wait()
+                if self._muted:
+                    continue
+                if isinstance(frame, str):
+                    receive(frame.encode(), False)
+                else:
+                    receive(frame, True)
+        except ConnectionClosed as closed:
+            return self._closed(closed)
+        finally:
+            await self._drop()
+
+    def send(self, frame: bytes) -> None:
+        # broadcast() is the library's way to send without waiting; once it is over, it does nothing.
+        broadcast((self._socket,), frame.decode())
+        if self._socket.transport.get_write_buffer_size() > self._outbox_bytes:
+            self._why = f"more than {self._outbox_bytes} bytes waited to be sent"
+            self.abort()
+
+    async def ping(self) -> None:
+        try:
+            pong = await self._socket.ping()
+            await asyncio.shield(pong)  # a cancelled ping still has its pong come in
+        except ConnectionClosed:
+            pass
+        else:
+            return
+        raise ConnectionError("the connection ended before the pong came")
+
+    def pause_reading(self) -> None:
+        if not self._muted:
+            self._reading.clear()
+
+    def resume_reading(self) -> None:
+        self._reading.set()
+
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:  # noqa: ASYNC109
+        self._closing = True
+        if not self._reading.is_set():
+            self._mute()  # the peer's close frame may stand behind data that nobody wants
+        self._socket.close_timeout = timeout
+        try:
+            async with asyncio.timeout(timeout):
+                await self._socket.close(code, _fitting(reason))
+        except TimeoutError:
+            await self._drop()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        self._mute()
+        self._socket.transport.abort()
+
+    def _mute(self) -> None:
+        self._muted = True
+        self._reading.set()
+
+    async def _drop(self) -> None:
+        """Leave no socket behind; takes a turn or two of the loop."""
+        self.abort()
+        await self._socket.wait_closed()
+
+    def _closed(self, end: ConnectionClosed) -> Closed:
+        """The peer's close frame; else the one by which we gave up on the peer; else 1006 and why."""
+        if end.rcvd is not None:
+            code, reason = end.rcvd.code, end.rcvd.reason
+        elif end.sent is not None and not self._closing:
+            code, reason = end.sent.code, end.sent.reason
+            if code == 1009:
+                reason = f"{reason}; max_message_bytes is {self._max_message_bytes}"
+        else:
+            code, reason = 1006, self._why or str(end.__cause__ or "")
+        return Closed(code, self._redact(reason))
+
+
+def _fitting(reason: str) -> str:
+    return reason.encode()[:REASON_LIMIT].decode(errors="ignore")
+
+
+def _translate(error: Exception, target: Target, redactor: Redactor) -> DialError:
+    """Say what went wrong without the words of the library, which may hold the URL or a proxy's password."""
+    match error:
+        case InvalidStatus():
+            return _refused(error.response, redactor)
+        case NegotiationError():
+            return DialError(
+                f"the server chose what was not offered: {redactor(str(error))[:200]}", permanent=True
+            )
+        case InvalidProxyStatus():
+            status = error.response.status_code
+            return DialError(f"the proxy answered HTTP {status}", permanent=status == 407)
+        case InvalidProxy():
+            return DialError("the proxy's address is not valid", permanent=True)
+        case ProxyError():
+            return DialError("the proxy let no connection through")
+        case ImportError():
+            return DialError("a SOCKS proxy needs the package python-socks", permanent=True)
+        case InvalidURI():
+            return DialError("the address is not a WebSocket URL", permanent=True)
+        case ssl.SSLCertVerificationError():
+            return DialError(f"the certificate does not verify: {error.verify_message}", permanent=True)
+        case ssl.SSLError():
+            return DialError(f"TLS failed: {error.reason or 'no reason given'}")
+        case TimeoutError():
+            return DialError(f"no connection within {target.timeout:g} s")
+        case OSError():
+            return DialError(f"no connection: {redactor(error.strerror or type(error).__name__)}")
+        case ValueError():
+            return DialError("the address of the server or its proxy is not valid", permanent=True)
+        case _:
+            return DialError(f"the server did not answer with a WebSocket handshake ({type(error).__name__})")
+
+
+def _refused(response: Response, redactor: Redactor) -> UpgradeRefused:
+    headers: dict[str, str] = {}
+    for name, value in response.headers.raw_items():
+        name = name.lower()
+        value = redactor(value)
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    body = bytes(response.body[:BODY_LIMIT]).decode(errors="replace")
+    return UpgradeRefused(response.status_code, headers, redactor(body))
