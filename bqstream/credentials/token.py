@@ -19,10 +19,16 @@ class Token:
     expires_in: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.value or not self.value.isascii() or any(c.isspace() or not c.isprintable() for c in self.value):
+        if (
+            not self.value
+            or not self.value.isascii()
+            or any(c.isspace() or not c.isprintable() for c in self.value)
+        ):
             raise UsageError("a token must be a non-empty string of visible ASCII characters")
         if self.expires_in is not None and not self.expires_in > 0:
-            raise UsageError(f"a token's expires_in must be a positive number of seconds, not {self.expires_in!r}")
+            raise UsageError(
+                f"a token's expires_in must be a positive number of seconds, not {self.expires_in!r}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
