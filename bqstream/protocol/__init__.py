@@ -2,11 +2,13 @@
 
 from .envelope import request
 from .machine import Acked, Alive, Broken, Completed, Errored, Event, Machine, Next
-from .negotiation import SUBPROTOCOLS, Alone, machine_for, negotiate
+from .negotiation import LEGACY, MODERN, SUBPROTOCOLS, Alone, machine_for, negotiate
 from .redaction import redact, shown
 from .verdicts import Action, Kind, Verdict, classify_close, classify_errors, classify_upgrade
 
 __all__ = [
+    "LEGACY",
+    "MODERN",
     "SUBPROTOCOLS",
     "Acked",
     "Action",

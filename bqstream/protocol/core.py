@@ -39,6 +39,7 @@ TRANSITIONS: dict[tuple[State, str], State] = {
     (State.READY, "subscribe()"): State.READY,
     (State.READY, "broken"): State.OVER,
     (State.READY, "closed()"): State.OVER,
+    (State.OVER, "subscribe()"): State.OVER,  # may cross with the end on its way; the frame goes nowhere
     (State.OVER, "closed()"): State.OVER,
 }
 

@@ -84,7 +84,7 @@ class Machine(Protocol):
     def subscribe(self, request: bytes) -> tuple[str, bytes]:
         """Start an operation; ``request`` is the JSON text of the payload. Gives its new id and the frame.
 
-        Raises RuntimeError before the ack and after the end.
+        Raises RuntimeError before the ack.
         """
 
     def unsubscribe(self, name: str) -> tuple[bytes, ...]:

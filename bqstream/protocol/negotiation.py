@@ -13,7 +13,9 @@ from .verdicts import Action, Kind, Verdict
 
 _MACHINES: dict[str, type[Modern] | type[Legacy]] = {kind.subprotocol: kind for kind in (Modern, Legacy)}
 
-SUBPROTOCOLS = tuple(_MACHINES)  # in the order in which they are offered
+MODERN = Modern.subprotocol
+LEGACY = Legacy.subprotocol
+SUBPROTOCOLS = (MODERN, LEGACY)  # in the order in which they are offered
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Alone:
 
 
 def negotiate(offered: Sequence[str], chosen: str | None) -> str | Alone | Verdict:
-    """The subprotocol to speak after an upgrade that answered ``offered`` by ``chosen`` (``None``: no header).
+    """The subprotocol to speak after an upgrade that answered ``offered`` by ``chosen`` (``None``: nothing).
 
     A Verdict says to close the connection with nothing sent: the server chose what was not offered.
     """
