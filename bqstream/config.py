@@ -14,7 +14,12 @@ MEBIBYTE = 1024 * 1024
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+            or value <= 0
+        ):
             raise UsageError(f"{type(owner).__name__}({name}={value!r}): give a positive, finite number")
 
 
@@ -63,12 +68,18 @@ class Backoff:
         _positive(self, "initial", "maximum", "healthy")
         if self.maximum < self.initial:
             raise UsageError(f"Backoff(maximum={self.maximum!r}): must not be below initial={self.initial!r}")
-        if isinstance(self.jitter, bool) or not isinstance(self.jitter, int | float) or not 0 <= self.jitter <= 1:
+        if (
+            isinstance(self.jitter, bool)
+            or not isinstance(self.jitter, int | float)
+            or not 0 <= self.jitter <= 1
+        ):
             raise UsageError(f"Backoff(jitter={self.jitter!r}): give a share between 0 and 1")
         if self.attempts is not None and (
             isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 1
         ):
-            raise UsageError(f"Backoff(attempts={self.attempts!r}): give a whole number from 1, or None for no limit")
+            raise UsageError(
+                f"Backoff(attempts={self.attempts!r}): give a whole number from 1, or None for no limit"
+            )
 
 
 Overflow = Literal["block", "drop_oldest", "error"]

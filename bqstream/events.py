@@ -6,10 +6,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from .message import Gap
+
+
+def moment(seconds: float) -> datetime:
+    """A time of the wall clock, in seconds since the epoch, as events show it."""
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,11 +26,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connected(Event):
-    """A link is acknowledged and its operations are being started."""
+    """A link is acknowledged; operations are started on it next."""
 
     link: int
     subprotocol: str
-    operations: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ _decode = msgspec.json.decode
 class Gap:
     """A range in which rows may not have been delivered.
 
-    ``start``  when the last row before the range came in, or the subscription started; UTC.
+    ``start``  when the last row before the range came in, or the subscription or the hand-over started; UTC. It is
+               the time of arrival: the service published the row earlier, by as much as its data lagged.
     ``end``    when the first row after it came in; ``None`` while the range is open.
     ``cause``  "lost" (the link went), "handover" (a hand-over that could not be proven), "replaced" (the old link
                was closed first), "quiet" (nothing came on either link, which proves nothing), "parked" and
@@ -36,6 +37,14 @@ class Gap:
         end = self.end.isoformat() if self.end else "now"
         where = f" of {', '.join(self.cubes)}" if self.cubes else ""
         return f"{self.cause}{where}, {self.start.isoformat()} to {end}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Crossed:
+    """How an operation crossed: ``proven`` that nothing fell between the links; ``merged`` rows came on both."""
+
+    proven: bool
+    merged: int
 
 
 class Message:
@@ -103,20 +112,14 @@ class Message:
 def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:
     """Pair each cube's response key with its rows: ``{root: {cube: [row, …]}}`` (subscriptions/subscription).
 
-    Anything else, such as a scalar root, is one row under the empty key, so that any GraphQL subscription streams.
+    A cube that is null, because it failed beside others that did not, has no rows. Anything else, such as a scalar
+    root, is one row under the empty key, so that any GraphQL subscription streams.
     """
     if data is None:
         return
-    found = []
-    if isinstance(data, dict):
-        for root in data.values():
-            if not isinstance(root, dict):
-                break
-            found += [(key, rows) for key, rows in root.items() if isinstance(rows, list)]
-            if not all(isinstance(rows, list) for rows in root.values()):
-                break
-        else:
-            if found:
-                yield from found
-                return
-    yield "", [data]
+    root = next(iter(data.values())) if isinstance(data, dict) and len(data) == 1 else None
+    cubes = list(root.values()) if isinstance(root, dict) else []
+    if any(isinstance(rows, list) for rows in cubes) and all(isinstance(rows, list | None) for rows in cubes):
+        yield from ((key, rows or []) for key, rows in root.items())
+    else:
+        yield "", [data]

@@ -26,7 +26,7 @@ def _parked(event: events.Parked) -> str:
 
 _WORDS: dict[type[events.Event], Callable[..., str]] = {
     events.Connected: lambda e: (
-        f"connected: link {e.link}, {e.subprotocol}, {counted(e.operations, 'operation')}"
+        f"connected: link {e.link}, {e.subprotocol}, "
     ),
     events.Lost: lambda e: f"lost: link {e.link}: {e.why}",
     events.TokenRefreshed: _token,

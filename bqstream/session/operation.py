@@ -6,16 +6,11 @@ a link, ``now`` the monotonic clock's time. The session never sees a row, and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Protocol
 
-
-@dataclass(frozen=True, slots=True)
-class Crossed:
-    """How an operation crossed: ``proven`` that nothing fell between the links; rows that came on both."""
-
-    proven: bool
-    merged: int
+from ..message import Crossed, GapCause
 
 
 class Receiver(Protocol):
@@ -37,9 +32,9 @@ class Receiver(Protocol):
     def cross(self, source: int, now: float) -> Crossed:
         """The older sources go now, proven or not; what cannot be shown is named as a gap."""
 
-    def lost(self, source: int, now: float, why: str) -> None:
-        """``source`` brings no more. A source that was only joining is forgotten with what it brought; where no
-        source is left, or what is left had not crossed, a gap is named."""
+    def lost(self, source: int, now: float, why: str, *, cause: GapCause = "lost") -> None:
+        """``source`` brings no more. One that was only joining is forgotten with what it brought; where no source
+        is left, or what is left had not crossed, a gap is named, with ``cause``."""
 
     def park(self, now: float) -> None:
         """The reader was slow for too long: let messages go, and name them in a gap, until there is room."""
@@ -49,3 +44,26 @@ class Receiver(Protocol):
 
     def failed(self, error: Exception, now: float) -> None:
         """The operation is over: what waits is still delivered, then ``error`` is raised."""
+
+
+@dataclass(slots=True, eq=False)
+class Operation:
+    """One ``subscribe``d document, for as long as its subscription lives: it moves from link to link.
+
+    ``request`` is the JSON text of the ``subscribe`` payload. ``served``: a payload came in on some link.
+    ``refusals`` counts starts in a row that were answered by an error.
+    """
+
+    key: int
+    request: bytes
+    receiver: Receiver
+    served: bool = False
+    refusals: int = 0
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    error: Exception | None = None
+
+    def settle(self, error: Exception | None = None) -> None:
+        """It was started on a link for the first time, or failed before."""
+        if not self.settled.is_set():
+            self.error = error
+            self.settled.set()

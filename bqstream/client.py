@@ -1,0 +1,421 @@
+"""What a user opens: wires credentials, session and delivery together; the only room that knows all three."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import ssl
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar
+
+import aiohttp
+import anyio
+import msgspec
+
+from . import events
+from .clock import Clock
+from .config import Backoff, Buffer, Timeouts
+from .credentials.exchange import Service
+from .credentials.keeper import Keeper
+from .credentials.providers import Credentials, as_credentials
+from .credentials.token import HeldToken
+from .delivery.document import Document
+from .delivery.stream import Stream
+from .endpoints import Endpoint, TokenPlace, check_token_in
+from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
+from .message import Gap
+from .query import Queries
+from .session.dialer import Dialer, Network, Subprotocol
+from .session.links import Shared
+from .session.operation import Operation
+from .session.session import Session
+from .status import Status
+from .subscription import Subscribing, Subscription
+from .transport import engine_for
+
+T = TypeVar("T")
+
+_log = logging.getLogger("bqstream")
+
+
+class Client:
+    """Bitquery's streaming API, for as long as you like, while tokens come and go underneath.
+
+    Use it with ``async with``, or ``await connect(…)`` and ``await client.aclose()``.
+
+    Args:
+        credentials: ``StaticToken``, ``ClientCredentials``, ``ShortTermToken``, a token as text, an async callable
+            that returns a ``Token``; ``None`` takes them from the environment (``BITQUERY_TOKEN``, or
+            ``BITQUERY_CLIENT_ID`` and ``BITQUERY_CLIENT_SECRET``, each also as ``…_FILE``).
+        endpoint: "eu", "us", "asia" or an http(s) or ws(s) URL; ``None``: ``BITQUERY_ENDPOINT``, else "eu".
+        handover: "overlap" opens the new link before it closes the old; "replace" closes first, where the plan
+            allows no two at once, and names the hole in ``stream.gaps``.
+        engine: the WebSocket library; "auto" takes the fastest that is installed.
+        subprotocol: "auto" offers both; or force one.
+        token_in: where links bear the token, out of "header", "query" and "init" (the ``connection_init`` payload).
+        connections: over how many links operations are spread.
+        on_event: called with every lifecycle event (``bqstream.events``), on the event loop; keep it quick.
+        timeouts, backoff, buffer: see ``Timeouts``, ``Backoff`` and ``Buffer``.
+        tls: an ``ssl.SSLContext`` of your own, for a private CA, say; by default the system's CAs are trusted.
+        proxy: True takes it from the environment, a URL names one, ``None`` goes without.
+        compression: offer permessage-deflate; it saves traffic and costs half the speed.
+        max_message_bytes: a larger message ends the link (close code 1009).
+        allow_plaintext: allow http:// and ws:// to other machines, which shows the token to the network.
+
+    Raises:
+        UsageError: an option that cannot mean anything; nothing was sent.
+        MissingCredentials: none given, and none in the environment.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials | str | Callable[[], Any] | None = None,
+        *,
+        endpoint: str | None = None,
+        handover: Literal["overlap", "replace"] = "overlap",
+        engine: Literal["auto", "websockets"] = "auto",
+        subprotocol: Subprotocol = "auto",
+        token_in: tuple[TokenPlace, ...] = ("header", "query"),
+        connections: int = 1,
+        on_event: Callable[[events.Event], object] | None = None,
+        timeouts: Timeouts | None = None,
+        backoff: Backoff | None = None,
+        buffer: Buffer | None = None,
+        tls: ssl.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        compression: bool = False,
+        max_message_bytes: int = 64 * 1024 * 1024,
+        allow_plaintext: bool = False,
+    ) -> None:
+        _one_of("handover", handover, ("overlap", "replace"))
+        _one_of("engine", engine, ("auto", "websockets"))
+        _one_of("subprotocol", subprotocol, ("auto", "graphql-transport-ws", "graphql-ws"))
+        _whole("connections", connections)
+        _whole("max_message_bytes", max_message_bytes)
+        for name, value, kind in (
+            ("timeouts", timeouts, Timeouts),
+            ("backoff", backoff, Backoff),
+            ("buffer", buffer, Buffer),
+            ("tls", tls, ssl.SSLContext),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise UsageError(f"{name} takes a {kind.__name__}, not {type(value).__name__}")
+        self._endpoint = Endpoint.parse(
+            endpoint or os.environ.get("BITQUERY_ENDPOINT") or "eu", allow_plaintext=allow_plaintext
+        )
+        self._credentials = as_credentials(credentials)
+        self._token_in = check_token_in(token_in)
+        self._handover = handover
+        self._engine = engine_for(engine)
+        self._subprotocol: Subprotocol = subprotocol
+        self._connections = connections
+        self._on_event = on_event
+        self._timeouts = timeouts or Timeouts()
+        self._backoff = backoff or Backoff()
+        self._buffer = buffer or Buffer()
+        self._network = Network(
+            tls=tls,
+            proxy=proxy,
+            compression=compression,
+            max_message_bytes=max_message_bytes,
+            timeout=self._timeouts.connect,
+        )
+        self._allow_plaintext = allow_plaintext
+        self._clock = Clock()
+        self._keys = itertools.count(1)
+        self._open: dict[int, tuple[Operation, Stream]] = {}
+        self._token: HeldToken | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._closing: asyncio.Event | None = None
+        self._session: Session | None = None
+        self._queries: Queries | None = None
+
+    def __repr__(self) -> str:
+        return f"<Client of {self._endpoint.http}, {self.status().state}, {len(self._open)} subscriptions>"
+
+    # ------------------------------------------------------------------ opening and closing
+
+    async def open(self) -> Self:
+        """Start the client's one background task and get the first token; links follow with subscriptions.
+
+        Raises:
+            CredentialsRefused, TokenRefused, PlanError: no token can be had; the client is closed again.
+            UsageError: it was opened before.
+
+        Cancelling closes what was opened.
+        """
+        if self._task is not None:
+            raise UsageError("this client was opened before: make a new one")
+        keeper, session, http = self._wire()
+        self._closing = asyncio.Event()
+        self._task = asyncio.create_task(self._run(keeper, session, http), name="bqstream client")
+        try:
+            await keeper.current()
+        except BaseException:
+            await self.aclose()
+            raise
+        return self
+
+    async def aclose(self) -> None:
+        """Unsubscribe everything, close the links politely within ``timeouts.close``, and end the background task.
+
+        Idempotent. Cancelling drops the links instead of closing them, and still leaves nothing behind.
+        """
+        if self._task is None:
+            return
+        assert self._closing is not None
+        self._closing.set()
+        cancelled = False
+        while not self._task.done():
+            try:
+                await asyncio.wait({self._task})
+            except asyncio.CancelledError:
+                cancelled = True
+                self._task.cancel()
+        if cancelled:
+            raise asyncio.CancelledError
+        if not self._task.cancelled():
+            self._task.result()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        task = getattr(self, "_task", None)
+        if task is not None and not task.done():
+            warnings.warn(
+                "a Client was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
+            )
+
+    async def _run(self, keeper: Keeper, session: Session, http: aiohttp.ClientSession) -> None:
+        """Own all that runs from ``open`` to ``aclose``, since a cancel scope is left by the task that entered it."""
+        assert self._closing is not None
+        try:
+            async with http, anyio.create_task_group() as tasks:
+                tasks.start_soon(keeper.run)
+                tasks.start_soon(session.run)
+                await self._closing.wait()
+                self._end_all(None)
+                await session.aclose()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._end_all(ConnectionGivenUp("the client was closed"))
+            self._session = self._queries = None
+
+    def _wire(self) -> tuple[Keeper, Session, aiohttp.ClientSession]:
+        """Make the parts and join them; asyncio objects belong to the running loop, so not before now."""
+        http = aiohttp.ClientSession(
+            trust_env=self._network.proxy is True,
+            proxy=self._network.proxy if isinstance(self._network.proxy, str) else None,
+            timeout=aiohttp.ClientTimeout(total=self._timeouts.query),
+            connector=aiohttp.TCPConnector(ssl=self._network.tls or True),
+        )
+        service = Service(
+            http=http,
+            endpoint=self._endpoint,
+            timeout=self._timeouts.query,
+            allow_plaintext=self._allow_plaintext,
+            clock=self._clock,
+        )
+        keeper = Keeper(
+            self._credentials,
+            service,
+            clock=self._clock,
+            on_refreshed=self._refreshed,
+            on_failed=self._no_token,
+        )
+        shared = Shared(
+            dialer=Dialer(self._engine, self._endpoint, self._token_in, self._subprotocol, self._network),
+            keeper=keeper,
+            timeouts=self._timeouts,
+            backoff=self._backoff,
+            clock=self._clock,
+            on_event=self._emit,
+            mode=self._handover,
+        )
+        self._session = Session(shared, self._connections)
+        self._queries = Queries(http, self._endpoint, keeper, self._timeouts)
+        return keeper, self._session, http
+
+    def _end_all(self, error: BqstreamError | None) -> None:
+        for operation, stream in list(self._open.values()):
+            self._forget(operation)
+            if error is None:
+                stream.completed(self._clock.monotonic())
+            else:
+                stream.failed(error, self._clock.monotonic())
+
+    # ------------------------------------------------------------------ subscriptions and queries
+
+    def subscribe(
+        self,
+        document: str | Path | Any,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        operation_name: str | None = None,
+        buffer: Buffer | None = None,
+        on_gap: Literal["continue", "raise"] = "continue",
+    ) -> Subscribing:
+        """Subscribe ``document``: await the result, or enter it with ``async with``, to have the subscription.
+
+        Args:
+            document: GraphQL text, a ``Path`` of a file that holds it, or a gql document or request.
+            variables: for the document; JSON values.
+            operation_name: which subscription of the document, where it has several.
+            buffer: in place of the client's.
+            on_gap: "raise" ends the subscription with ``GapFound`` where rows may be missing.
+
+        It is ready once it was sent on a live link; while none can be had that waits, as ``Backoff`` says.
+
+        Raises:
+            DocumentRefused: the document is wrong; before any connection, with the place.
+            UsageError: the client is not open, or the call is wrong.
+            TokenRefused, PlanError, ConnectionGivenUp: no link can be had.
+        """
+        _one_of("on_gap", on_gap, ("continue", "raise"))
+        if buffer is not None and not isinstance(buffer, Buffer):
+            raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
+
+        async def opened() -> Subscription:
+            parsed = Document.parse(document, operation_name)
+            parsed.require("subscription")
+            return await self._subscribe(_request(parsed, variables), buffer or self._buffer, on_gap)
+
+        return Subscribing(opened)
+
+    async def _subscribe(self, request: bytes, buffer: Buffer, on_gap: str) -> Subscription:
+        session = self._opened(self._session)
+        key = next(self._keys)
+
+        def gap_named(gap: Gap) -> None:
+            self._emit(events.GapNamed(at=events.moment(self._clock.wall()), operation=key, gap=gap))
+            if on_gap == "raise":
+                self._forget(operation)
+                stream.failed(GapFound(gap), self._clock.monotonic())
+
+        def parked(resumed: bool) -> None:
+            if resumed:
+                self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=True))
+
+        stream: Stream = Stream(
+            buffer=buffer,
+            clock=self._clock,
+            on_gap=gap_named,
+            on_parked=parked,
+            on_ready=lambda: subscription._wake(),
+            on_room=lambda: session.has_room(operation),
+        )
+        operation: Operation = Operation(key, request, stream)
+        subscription: Subscription = Subscription(stream, lambda: self._forget(operation), key)
+        self._open[key] = (operation, stream)
+        session.add(operation)
+        try:
+            await operation.settled.wait()
+            if operation.error is not None:
+                raise operation.error
+        except BaseException:
+            await subscription.aclose()
+            raise
+        return subscription
+
+    def _forget(self, operation: Operation) -> None:
+        if self._open.pop(operation.key, None) is not None and self._session is not None:
+            self._session.remove(operation)
+
+    async def execute(
+        self,
+        document: str | Path | Any,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        operation_name: str | None = None,
+    ) -> dict[str, Any]:
+        """Run one query over HTTP and give its ``data``.
+
+        Passing refusals are retried within ``timeouts.query``; a refused token is refreshed.
+
+        Raises:
+            DocumentRefused, OperationFailed, PlanError, TokenRefused, ConnectionGivenUp, UsageError.
+        """
+        parsed = Document.parse(document, operation_name)
+        parsed.require("query")
+        answer = await self._opened(self._queries).execute(_request(parsed, variables))
+        data: dict[str, Any] = answer["data"]
+        return data
+
+    def _opened(self, part: T | None) -> T:
+        if part is None:
+            raise UsageError("the client is not open: use it inside 'async with', or await connect(…)")
+        return part
+
+    # ------------------------------------------------------------------ what happens
+
+    def status(self) -> Status:
+        """A picture of this moment: state, token, links and per-subscription counters."""
+        return Status.of(
+            self._session, self._token, self._clock, {key: s for key, (_, s) in self._open.items()}
+        )
+
+    def _emit(self, event: events.Event) -> None:
+        _log.debug("%s", event)
+        if self._on_event is not None:
+            try:
+                self._on_event(event)
+            except Exception:  # somebody else's callable must not end the link that told it  # noqa: BLE001
+                _log.exception("on_event failed")
+
+    def _refreshed(self, held: HeldToken) -> None:
+        self._token = held
+        expires = held.remaining(self._clock)
+        at = events.moment(self._clock.wall() + expires) if expires != float("inf") else None
+        self._emit(events.TokenRefreshed(at=events.moment(self._clock.wall()), expires_at=at))
+
+    def _no_token(self, why: str, wait: float, attempt: int) -> None:
+        now = self._clock.wall()
+        self._emit(
+            events.Waiting(
+                at=events.moment(now),
+                until=events.moment(now + wait),
+                attempt=attempt,
+                why=f"no token: {why}",
+            )
+        )
+
+
+async def connect(credentials: Credentials | str | Callable[[], Any] | None = None, **options: Any) -> Client:
+    """Open a client that ``await client.aclose()`` closes, perhaps in another cell of a notebook.
+
+    Takes and raises what ``Client`` and ``Client.open`` do.
+    """
+    return await Client(credentials, **options).open()
+
+
+def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
+    payload: dict[str, Any] = {"query": document.text}
+    if variables:
+        payload["variables"] = dict(variables)
+    if document.operation_name is not None:
+        payload["operationName"] = document.operation_name
+    try:
+        return msgspec.json.encode(payload)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the variables are not JSON: {error}") from None
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}")
+
+
+def _whole(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name}={value!r}: give a whole number from 1")

@@ -1,0 +1,247 @@
+"""Drives one handover: looks at two links and their operations, and does what the pure machine decides."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import anyio
+
+from .. import events
+from ..credentials.token import HeldToken
+from ..protocol.verdicts import Verdict
+from .dialer import DialRefused
+from .handover import Decision, Handover, Input, Sight
+from .link import Link
+from .links import Links, Shared
+from .operation import Operation
+
+# How often a handover looks whether its operations have crossed, in seconds.
+TICK = 0.05
+# After the plan's cap has shown, overlap is tried again this much later, in seconds (design: handover, step 4).
+OVERLAP_AGAIN = 3600.0
+
+
+class HandoverFailed(Exception):
+    """The new link came to nothing; the old one serves on, unless it has ended too."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.why)
+        self.verdict = verdict
+
+
+def closing_margin(held: HeldToken) -> float:
+    """How long before its token's expiry a link is closed, in seconds."""
+    lifetime = held.token.expires_in
+    return 0.0 if lifetime is None else min(1.0, 0.1 * lifetime)
+
+
+class Rotation:
+    """Moves a supervisor's operations from link to link; remembers whether the plan's cap forbids overlap.
+
+    ``start_all(link, grace)`` starts every operation on ``link`` that does not run there, and makes it the one on
+    which later operations are started.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        links: Links,
+        operations: Mapping[int, Operation],
+        start_all: Callable[[Link, float], None],
+    ) -> None:
+        self._shared = shared
+        self._links = links
+        self._operations = operations
+        self._start_all = start_all
+        self._now = shared.clock.monotonic
+        self._overlap_from = 0.0 if shared.mode == "overlap" else float("inf")
+
+    async def run(self, old: Link, held: HeldToken) -> Link:
+        """Hand over from ``old`` to a new link with ``held``; gives the new one. Raises HandoverFailed."""
+        async with self._turn(old):
+            if self._now() < self._overlap_from:
+                return await self._replace(old, held)
+            return await self._overlap(old, held)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, old: Link) -> AsyncIterator[None]:
+        """Links rotate one at a time, as long as waiting leaves enough time to prove the crossing."""
+        turn, mine = self._shared.turn, False
+        spare = old.held.remaining(self._shared.clock) - 3 * self._shared.timeouts.grace
+        with anyio.move_on_after(max(spare, 0.0)):
+            mine = await turn.acquire()
+        try:
+            yield
+        finally:
+            if mine:
+                turn.release()
+
+    # ------------------------------------------------------------------ overlap
+
+    async def _overlap(self, old: Link, held: HeldToken) -> Link:
+        clock = self._shared.clock
+        handover = Handover(
+            now=self._now(),
+            expires_at=self._now() + old.held.remaining(clock),
+            margin=closing_margin(old.held),
+            grace=self._shared.timeouts.grace,
+        )
+        try:
+            new = await self._links.dial(held)
+        except DialRefused as refused:
+            raise HandoverFailed(refused.verdict) from None
+        if old.ended:
+            handover.tell(self._now(), Input.OLD_ENDED)
+        decision = handover.tell(self._now(), Input.NEW_ACKED)
+        sight = _Sight(self._links, self._operations, old, new, handover, self._now())
+        if decision is Decision.START:
+            self._start_all(new, handover.grace)
+            async with anyio.create_task_group() as beating:
+                beating.start_soon(sight.beat)
+                while decision in (Decision.START, Decision.NOTHING):
+                    await self._links.until(lambda: old.ended or new.ended or new.capped, timeout=TICK)
+                    decision = self._decide(handover, old, new, sight)
+                beating.cancel_scope.cancel()
+        match decision:
+            case Decision.CROSS:
+                self._cross(old, new)
+            case Decision.PROMOTE:
+                self._links.drop(old, self._links.judge(old))
+                self._start_all(new, self._shared.timeouts.grace)
+            case Decision.REPLACE:
+                return await self._give_up(old, new, held)
+            case _:
+                verdict = self._links.judge(new)
+                self._links.drop(new, verdict)
+                raise HandoverFailed(verdict)
+        return new
+
+    def _decide(self, handover: Handover, old: Link, new: Link, sight: _Sight) -> Decision:
+        now = self._now()
+        if new.ended:
+            return handover.tell(now, Input.NEW_ENDED)
+        if old.ended:
+            return handover.tell(now, Input.OLD_ENDED)
+        if new.capped:
+            return handover.tell(now, Input.CAPPED)
+        return handover.observe(now, sight.look(now))
+
+    def _cross(self, old: Link, new: Link) -> None:
+        """``old`` goes: its operations go on on ``new``, proven or not."""
+        now = self._now()
+        unproven = merged = 0
+        for entry in old.clear():
+            if entry.operation.key in new.running:
+                crossed = entry.operation.receiver.cross(new.number, now)
+                unproven += not crossed.proven
+                merged += crossed.merged
+            else:
+                unproven += 1
+                entry.operation.receiver.lost(
+                    old.number, now, "it could not be started on the new link in time"
+                )
+        self._links.close_soon(old)
+        self._handed_over(old, new, "overlap", unproven, merged)
+
+    async def _give_up(self, old: Link, new: Link, held: HeldToken) -> Link:
+        """The plan's cap: ``new`` goes, and what it holds with it."""
+        self._overlap_from = self._now() + OVERLAP_AGAIN
+        why = (
+            "the plan's cap on concurrent subscriptions keeps a second link silent: handing over by replacing"
+        )
+        self._shared.emit(events.Refused, what="overlap", why=why)
+        for entry in new.clear():
+            entry.operation.receiver.lost(new.number, self._now(), why)
+        self._start_all(old, self._shared.timeouts.grace)
+        await new.close()
+        return await self._replace(old, held)
+
+    # ------------------------------------------------------------------ replace
+
+    async def _replace(self, old: Link, held: HeldToken) -> Link:
+        """Close, then open. The new link is acknowledged before the old one goes, and started after: the hole is
+        as small as it can be where the plan allows no two subscriptions."""
+        try:
+            new = await self._links.dial(held)
+        except DialRefused as refused:
+            raise HandoverFailed(refused.verdict) from None
+        for entry in old.clear():
+            entry.operation.receiver.lost(
+                old.number, self._now(), "handed over by closing the old link first", cause="replaced"
+            )
+        await old.close()
+        self._start_all(new, self._shared.timeouts.grace)
+        self._handed_over(old, new, "replace", len(new.running), 0)
+        return new
+
+    def _handed_over(self, old: Link, new: Link, mode: str, unproven: int, merged: int) -> None:
+        self._shared.emit(
+            events.HandedOver,
+            old=old.number,
+            new=new.number,
+            mode=mode,
+            operations=len(new.running),
+            unproven=unproven,
+            merged=merged,
+        )
+
+
+class _Sight:
+    """What the driver sees of every operation while two links serve."""
+
+    def __init__(
+        self,
+        links: Links,
+        operations: Mapping[int, Operation],
+        old: Link,
+        new: Link,
+        handover: Handover,
+        now: float,
+    ) -> None:
+        self._links = links
+        self._operations = operations
+        self._old = old
+        self._new = new
+        self._late_from = now + handover.grace
+        self._at_start = {key: entry.messages for key, entry in old.running.items()}
+        self._at_grace: dict[int, int] | None = None
+        self._crossed: set[int] = set()
+        self._beaten: float | None = None
+
+    async def beat(self) -> None:
+        """Learn when both links had answered a ping: a quiet operation may not cross before."""
+        answers: list[float | None] = []
+
+        async def ask(link: Link) -> None:
+            answers.append(await link.round_trip())
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(ask, self._old)
+            both.start_soon(ask, self._new)
+        times = [answer for answer in answers if answer is not None]
+        self._beaten = max(times) if len(times) == 2 else None
+
+    def look(self, now: float) -> list[Sight]:
+        if self._at_grace is None and now >= self._late_from:
+            self._at_grace = {key: entry.messages for key, entry in self._old.running.items()}
+        return [self._sight(operation, now) for operation in self._operations.values()]
+
+    def _sight(self, operation: Operation, now: float) -> Sight:
+        key = operation.key
+        old, new = self._old.running.get(key), self._new.running.get(key)
+        if new is None:
+            return Sight(crossed=False)
+        if key not in self._crossed and (
+            old is None or operation.receiver.crossed(self._new.number, now, beaten=self._beaten)
+        ):
+            self._crossed.add(key)
+        if old is None:
+            return Sight(crossed=True, new_messages=new.messages)
+        late = old.messages - self._at_grace.get(key, old.messages) if self._at_grace is not None else 0
+        return Sight(
+            crossed=key in self._crossed,
+            old_messages=old.messages - self._at_start.get(key, old.messages),
+            old_late=late,
+            new_messages=new.messages,
+        )

@@ -1,0 +1,108 @@
+"""A picture of a client at one moment, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from . import events
+from .clock import Clock
+from .credentials.token import HeldToken
+from .delivery.stream import Stream
+from .session.session import Session
+from .session.supervisor import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """One open link; ``state`` is "connecting" until it is acknowledged, then "live"."""
+
+    number: int
+    state: str
+    operations: int
+    messages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionStatus:
+    """One subscription's counters.
+
+    ``merged``    rows that came on two links and were delivered once.
+    ``dropped``   messages that were let go because the reader was slow; each stands in a gap.
+    ``unproven``  whether its newest crossing still lacks the proof that nothing fell between two links.
+    """
+
+    operation: int
+    messages: int
+    merged: int
+    dropped: int
+    waiting_messages: int
+    waiting_bytes: int
+    gaps: int
+    parked: bool
+    unproven: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """A client at one moment.
+
+    ``state``  "closed", "idle", "connecting", "waiting" (backing off), "rotating" (handing over) or "live".
+    """
+
+    state: str
+    token_expires_at: datetime | None
+    rotations: int
+    reconnects: int
+    unproven: int
+    links: tuple[LinkStatus, ...]
+    subscriptions: tuple[SubscriptionStatus, ...]
+
+    @classmethod
+    def of(
+        cls, session: Session | None, token: HeldToken | None, clock: Clock, streams: Mapping[int, Stream]
+    ) -> Status:
+        supervisors = session.supervisors if session is not None else ()
+        subscriptions = tuple(_subscription(key, stream) for key, stream in streams.items())
+        remaining = token.remaining(clock) if token is not None else float("inf")
+        return cls(
+            state=_state({supervisor.state for supervisor in supervisors}),
+            token_expires_at=None if remaining == float("inf") else events.moment(clock.wall() + remaining),
+            rotations=sum(supervisor.rotations for supervisor in supervisors),
+            reconnects=sum(supervisor.reconnects for supervisor in supervisors),
+            unproven=sum(subscription.unproven for subscription in subscriptions),
+            links=tuple(
+                LinkStatus(
+                    number=link.number,
+                    state="live" if link.acked else "connecting",
+                    operations=len(link.running),
+                    messages=link.messages,
+                )
+                for supervisor in supervisors
+                for link in supervisor.links
+            ),
+            subscriptions=subscriptions,
+        )
+
+
+def _state(states: set[State]) -> str:
+    """The state that wants attention most, of several supervisors'."""
+    for state in (State.WAITING, State.CONNECTING, State.ROTATING, State.LIVE, State.IDLE):
+        if state in states:
+            return state.value
+    return State.CLOSED.value
+
+
+def _subscription(key: int, stream: Stream) -> SubscriptionStatus:
+    return SubscriptionStatus(
+        operation=key,
+        messages=stream.messages,
+        merged=stream.merged,
+        dropped=stream.dropped,
+        waiting_messages=stream.waiting_messages,
+        waiting_bytes=stream.waiting_bytes,
+        gaps=len(stream.gaps),
+        parked=stream.parked,
+        unproven=stream.unproven,
+    )

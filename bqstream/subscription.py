@@ -1,0 +1,164 @@
+"""What a user iterates; it outlives links."""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from .delivery.stream import Stream
+from .errors import UsageError
+from .message import Gap, Message
+
+# A reader that always finds a message ready lets other tasks run after this many.
+FAIRNESS = 256
+
+
+class Subscription:
+    """An endless sequence of messages, read with ``async for`` by one reader at a time.
+
+    It is made by ``Client.subscribe`` and closed by leaving its ``async with`` or by ``aclose()``. ``break`` and a
+    cancelled read only stop reading: a later ``async for`` goes on with the next message. It ends by itself when
+    the service completes the operation, and raises the error that ended it, every time it is asked, if one did.
+    """
+
+    def __init__(self, stream: Stream, close: Callable[[], None], operation: int) -> None:
+        self._stream = stream
+        self._close = close
+        self._operation = operation
+        self._closed = False
+        self._reading = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._unfair = 0
+        self._rows: Iterator[Any] = iter(())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "ended" if self._stream.ended else "open"
+        return f"<Subscription {self._operation}, {state}, {self._stream.waiting_messages} waiting>"
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """Every range in which rows may not have been delivered, oldest first; the newest may still be open."""
+        return tuple(self._stream.gaps)
+
+    # ------------------------------------------------------------------ reading
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        """The next message.
+
+        Raises:
+            StopAsyncIteration: the service completed the operation, or the subscription was closed.
+            BqstreamError: the error that ended the subscription, after what was still waiting.
+            UsageError: another reader is waiting.
+
+        Cancelling takes no message.
+        """
+        if self._reading:
+            raise UsageError(
+                "this subscription is being read by another task: give each reader one of its own"
+            )
+        self._reading = True
+        try:
+            self._unfair += 1
+            if self._unfair >= FAIRNESS:
+                self._unfair = 0
+                await asyncio.sleep(0)
+            while True:
+                if self._closed:
+                    raise StopAsyncIteration
+                message = self._stream.take()
+                if message is not None:
+                    return message
+                if self._stream.ended:
+                    if self._stream.error is not None:
+                        raise self._stream.error
+                    raise StopAsyncIteration
+                self._unfair = 0
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+        finally:
+            self._reading = False
+
+    def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
+        """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
+
+        After a ``break`` another call goes on with the next row of the same message.
+        """
+        return _Rows(self, cube)
+
+    def _wake(self) -> None:
+        """Something became readable, or the stream ended."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # ------------------------------------------------------------------ closing
+
+    async def aclose(self) -> None:
+        """Unsubscribe; a reader that waits ends quietly. Idempotent, and never waits for the service."""
+        if not self._closed:
+            self._closed = True
+            self._close()
+            self._wake()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if not self._closed and not self._stream.ended:
+            warnings.warn(
+                f"{self!r} was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
+            )
+
+
+class _Rows:
+    """Rows of one message after another; what is left of a message stays with the subscription."""
+
+    def __init__(self, subscription: Subscription, cube: str | None) -> None:
+        self._subscription = subscription
+        self._cube = cube
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        subscription = self._subscription
+        while True:
+            for row in subscription._rows:
+                return row
+            message = await subscription.__anext__()
+            subscription._rows = message.rows(self._cube)
+
+
+class Subscribing(Awaitable[Subscription]):
+    """What ``Client.subscribe`` gives: await it, or enter it with ``async with``."""
+
+    def __init__(self, open: Callable[[], Awaitable[Subscription]]) -> None:
+        self._open = open
+        self._subscription: Subscription | None = None
+
+    def __await__(self) -> Generator[Any, None, Subscription]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Subscription:
+        self._subscription = await self._open()
+        return self._subscription
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._subscription is not None:
+            await self._subscription.aclose()
