@@ -16,7 +16,6 @@ async def main() -> None:
         credentials = ClientCredentials(
             os.environ["BITQUERY_CLIENT_ID"],
             os.environ["BITQUERY_CLIENT_SECRET"],
-            token_url=os.environ.get("BITQUERY_TOKEN_URL", "https://oauth2.bitquery.io/oauth2/token"),
             # auth="form",  # where HTTP Basic is not wanted
         )
         print("repr shows no secret:", credentials)

@@ -28,11 +28,7 @@ async def main() -> None:
 
     async with service(token_ttl=60):
         credentials = ShortTermToken(
-            ClientCredentials(
-                os.environ["BITQUERY_CLIENT_ID"],
-                os.environ["BITQUERY_CLIENT_SECRET"],
-                token_url=os.environ.get("BITQUERY_TOKEN_URL", "https://oauth2.bitquery.io/oauth2/token"),
-            ),
+            ClientCredentials(os.environ["BITQUERY_CLIENT_ID"], os.environ["BITQUERY_CLIENT_SECRET"]),
             expires_in=4,  # so that there is something to see; 3600 is a good value
         )
         async with (

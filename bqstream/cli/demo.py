@@ -16,8 +16,9 @@ from typing import Any
 import click
 
 from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
+from ..message import cubes_of
 from ..simulator import Simulator
-from .running import FAILED, Duration, run, run_until
+from .running import FAILED, duration, run, run_until
 from .view import LiveView, Moment, NoView, PlainView, View
 from .wording import counted
 
@@ -31,7 +32,7 @@ _TIMEOUTS = Timeouts(grace=1.0)
     "--for",
     "--seconds",
     "seconds",
-    type=Duration(),
+    type=duration,
     default="25s",
     show_default=True,
     show_envvar=True,
@@ -39,7 +40,7 @@ _TIMEOUTS = Timeouts(grace=1.0)
 )
 @click.option(
     "--token-ttl",
-    type=Duration(),
+    type=duration,
     default="5s",
     show_default=True,
     show_envvar=True,
@@ -47,7 +48,7 @@ _TIMEOUTS = Timeouts(grace=1.0)
 )
 @click.option(
     "--block-interval",
-    type=Duration(),
+    type=duration,
     default="0.5s",
     show_default=True,
     show_envvar=True,
@@ -84,16 +85,16 @@ class Plan:
 
 @dataclass(slots=True)
 class Reader:
-    """Reads one document's subscription and keeps its rows for the verdict."""
+    """Reads one document's subscription and keeps its rows, each with its cube, for the verdict."""
 
     name: str
     document: str
-    rows: list[Any] = field(default_factory=list)
+    rows: list[tuple[str, Any]] = field(default_factory=list)
     _marks: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=20))
 
     async def read(self, stream: Subscription) -> None:
-        async for row in stream.rows():
-            self.rows.append(row)
+        async for message in stream:
+            self.rows += [(cube, row) for cube, rows in cubes_of(message.data) for row in rows]
 
     def rate(self, now: float) -> float:
         """Rows a second, over the last two seconds."""

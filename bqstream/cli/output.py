@@ -12,15 +12,18 @@ _CHUNK = select.PIPE_BUF if hasattr(select, "PIPE_BUF") else 512
 class Output:
     """Bytes to a file descriptor, in order, without blocking the loop.
 
-    A descriptor that is said to be writable takes ``PIPE_BUF`` bytes without blocking (pipe(7)), so everything
-    goes in pieces of that size, each after room was seen for it. Regular files always have room.
+    A descriptor that is said to be writable takes ``PIPE_BUF`` bytes without blocking (pipe(7)): all goes in
+    pieces of that size, each after room was seen for it. Regular files always have room.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     async def write(self, data: bytes) -> None:
-        """Write all of ``data``; a cancelled write may leave a part. Raises BrokenPipeError: the reader is gone."""
+        """Write all of ``data``; cancelling may leave a part.
+
+        Raises BrokenPipeError when the reader is gone.
+        """
         left = memoryview(data)
         while left:
             if not select.select([], [self._descriptor], [], 0)[1]:

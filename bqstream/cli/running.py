@@ -28,18 +28,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-class Duration(click.ParamType):
-    """``30s``, ``5m``, ``1h``, or a plain number of seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, int | float):
-            return float(value)
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", value.strip())
-        if found is None or float(found[1]) == 0:
-            self.fail(f"{value!r} is no length of time: give one like 30s, 5m or 1h", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+def duration(text: str) -> float:
+    """The seconds of ``30s``, ``5m``, ``1h``, or of a plain number; a type for click's options."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
+    if found is None or float(found[1]) == 0:
+        raise click.BadParameter(f"{text!r} is no length of time: give one like 30s, 5m or 1h")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 def exit_code(error: BqstreamError) -> int:

@@ -18,7 +18,7 @@ from .. import Client, Message, UsageError
 from ..delivery.document import Document
 from ..events import Event
 from .output import Output
-from .running import Duration, run, run_until
+from .running import duration, run, run_until
 from .wording import counted, timed
 
 Render = Callable[[Iterable[Any]], bytes]
@@ -59,7 +59,7 @@ Render = Callable[[Iterable[Any]], bytes]
 @click.option(
     "--rows", "limit", type=click.IntRange(min=1), show_envvar=True, help="Stop after so many rows."
 )
-@click.option("--for", "seconds", type=Duration(), show_envvar=True, help="Stop after so long: 30s, 5m, 1h.")
+@click.option("--for", "seconds", type=duration, show_envvar=True, help="Stop after so long: 30s, 5m, 1h.")
 @click.option(
     "--format",
     "form",

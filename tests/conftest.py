@@ -1,0 +1,56 @@
+"""What every test shares: a seed that is printed when a test fails, and a simulator to run against."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import AsyncIterator, Generator
+from typing import TYPE_CHECKING, TypeVar
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from bqstream.simulator import Simulator
+
+SEED = int(os.environ.get("BQSTREAM_TEST_SEED") or random.SystemRandom().randrange(2**32))
+CI = os.environ.get("CI") == "true"
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """The session's seed; ``random`` starts every test from it, and ``BQSTREAM_TEST_SEED`` sets it."""
+    random.seed(SEED)
+    return SEED
+
+
+@pytest_asyncio.fixture
+async def simulator(seed: int) -> AsyncIterator[Simulator]:
+    """A service of one test's own: quick blocks, tokens that outlive the test."""
+    from bqstream.simulator import Simulator
+
+    async with Simulator(seed=seed, block_interval=0.05) as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        report.sections.append(("seed", f"BQSTREAM_TEST_SEED={SEED} runs this again"))
+    return _no_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    return _no_skip(report)
+
+
+def _no_skip(report: Report) -> Report:
+    """With ``CI=true`` nothing may be left out, such as the tests against a server that is not installed."""
+    if CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI=true forbids: {report.longrepr}"
+    return report

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import UTC, datetime
+
+from bqstream import Gap, events
+from bqstream.cli.wording import counted, line, timed
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+SAMPLES = (
+    events.Connected(at=AT, link=1, subprotocol="graphql-ws", operations=1),
+    events.Lost(at=AT, link=1, why="1006"),
+    events.TokenRefreshed(at=AT, expires_at=None),
+    events.HandedOver(at=AT, old=1, new=2, mode="overlap", operations=2, unproven=0, merged=31),
+    events.Refused(at=AT, what="token", why="Unauthorized"),
+    events.Stalled(at=AT, link=1, seconds=10),
+    events.Parked(at=AT, operation=3, resumed=False),
+    events.Waiting(at=AT, until=AT, attempt=2, why="503"),
+    events.GapNamed(at=AT, operation=3, gap=Gap(start=AT, end=None, cause="lost", detail="the link went")),
+    events.SlowConsumer(at=AT, link=4),
+)
+
+
+def test_every_event_has_words_of_its_own() -> None:
+    assert {type(sample) for sample in SAMPLES} == set(events.Event.__subclasses__())
+    lines = [line(sample) for sample in SAMPLES]
+    assert len(set(lines)) == len(lines)
+    assert not any(type(sample).__name__ == text for sample, text in zip(SAMPLES, lines, strict=True))
+
+
+def test_a_hand_over_says_how_and_what_it_could_show() -> None:
+    assert line(SAMPLES[3]) == (
+        "handed over by overlap: link 1 to 2, 2 operations, 31 rows merged, every row accounted for"
+    )
+
+
+def test_an_event_of_a_later_release_goes_by_its_name() -> None:
+    class Novel(events.Event):
+        pass
+
+    try:
+        assert line(Novel(at=AT)) == "Novel"
+        assert [field.name for field in fields(Novel)] == ["at"]
+    finally:
+        del Novel
+
+
+def test_a_line_starts_with_the_readers_own_time() -> None:
+    assert timed(SAMPLES[-1]).startswith(f"{AT.astimezone():%H:%M:%S} slow consumer")
+
+
+def test_numbers_are_grouped_and_nouns_agree() -> None:
+    assert [counted(n, "row") for n in (0, 1, 1234)] == ["0 rows", "1 row", "1,234 rows"]
