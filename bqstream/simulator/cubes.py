@@ -1,0 +1,270 @@
+"""One cube of a document, compiled: which rows pass, and what of them is shown.
+
+A cube of facts shows each row; one with a metric shows one row for each group of rows that agree in all of its other
+fields (graphql/capabilities/query_fact_records, aggregated_metrics).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from . import filters, metrics
+from .chain import Cube, Profile, Row
+from .filters import Predicate, Refusal
+from .selection import Field
+from .values import Leaf, Path, leaf, moment
+
+Group = Sequence[Row]
+Show = Callable[[Group], Any]  # a cube of facts shows groups of one
+_UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
+_MONOTONIC = {"Number", "Slot", "Height", "Time", "Date", "Timestamp"}
+
+
+def _refuse(field: Field, why: str) -> Refusal:
+    return Refusal({"message": f"{field.key}: {why}"})
+
+
+def _is_metric(field: Field) -> bool:
+    asks = field.arguments.keys() & {"maximum", "minimum", "where", "if"}
+    return not field.children and (field.name in metrics.METRICS or bool(asks))
+
+
+def _holds_metric(field: Field) -> bool:
+    return _is_metric(field) or any(_holds_metric(child) for child in field.children)
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _whole(field: Field, value: Any) -> int:
+    try:
+        found = int(value)
+    except (TypeError, ValueError):
+        found = -1
+    if found < 0:
+        raise _refuse(field, f"{value!r} is not a number of rows")
+    return found
+
+
+def _sortable(value: Any) -> tuple[int, Any]:
+    found = metrics.number(value)
+    return (1, str(value)) if found is None else (0, found)
+
+
+class CubePlan:
+    """A field under the root that has fields of its own."""
+
+    def __init__(self, root: Field, field: Field) -> None:
+        network = str(root.arguments.get("network") or "eth") if root.name == "EVM" else ""
+        self.cube = Cube(root.name, network, root.arguments.get("mempool") is True, field.name)
+        self.key = field.key
+        self.aggregate = any(_holds_metric(child) for child in field.children)
+        where = filters.read(field.arguments.get("where") or {}, root.name, field.name)
+        self._blocks = filters.predicate(filters.AllOf(tuple(p for p in where.parts if filters.of_block(p))))
+        self._passes = filters.predicate(
+            filters.AllOf(tuple(p for p in where.parts if not filters.of_block(p)))
+        )
+        self.profile: Profile = tuple(filters.alternatives(where))
+        self._named: dict[str, Show] = {}
+        self._keys: list[Show] = []  # the dimensions that rows are grouped by
+        self._having: list[tuple[Show, filters.Check]] = []
+        self.show = self._object(field.children, (), ())
+        self._limits(field)
+
+    # --- which rows -----------------------------------------------------------------------------------------------
+
+    def matching(self, rows: Sequence[Row], now: datetime) -> list[Row]:
+        """Of the rows of one block, those that pass ``where``."""
+        if not rows or not self._blocks(rows[0], now):
+            return []
+        passes = self._passes
+        return [row for row in rows if passes(row, now)]
+
+    def groups(self, rows: Iterable[Row]) -> list[Group]:
+        """Rows as they are shown: one by one, or by group; less those that ``selectWhere`` drops."""
+        groups: Iterable[Group]
+        if self.aggregate:
+            by_key: dict[bytes, list[Row]] = {}
+            for row in rows:
+                key = msgspec.json.encode([show((row,)) for show in self._keys])
+                by_key.setdefault(key, []).append(row)
+            groups = by_key.values()
+        else:
+            groups = [(row,) for row in rows]
+        return [g for g in groups if all(check(show(g), g[0].block.time) for show, check in self._having)]
+
+    def arranged(self, groups: list[Group], cap: int) -> list[Group]:
+        """Ordered, limited by key and in number: never more than ``cap`` where the document sets no limit."""
+        for show, descending in reversed(self._order):
+            groups = sorted(groups, key=lambda group: _sortable(show(group)), reverse=descending)
+        if self._by:
+            seen: dict[bytes, int] = {}
+            kept = []
+            for group in groups:
+                key = msgspec.json.encode([show(group) for show in self._by])
+                seen[key] = seen.get(key, 0) + 1
+                if self._by_offset < seen[key] <= self._by_offset + self._by_count:
+                    kept.append(group)
+            groups = kept
+        return groups[self.offset : self.offset + (cap if self.count is None else self.count)]
+
+    # --- what of them ---------------------------------------------------------------------------------------------
+
+    def _leaf(self, path: Path) -> Leaf:
+        return leaf(self.cube.root, self.cube.name, path)
+
+    def _object(self, children: Sequence[Field], path: Path, keys: tuple[str, ...]) -> Show:
+        shown = [
+            (child.key, self._field(child, (*path, child.name), (*keys, child.key))) for child in children
+        ]
+        if not any(child.only for child in children):
+            return lambda group: {key: show(group) for key, show in shown}
+        kind = self._leaf((*path, "__typename"))
+        members = [(child.only, *pair) for child, pair in zip(children, shown, strict=True)]
+        return lambda group: {
+            key: show(group) for only, key, show in members if only is None or only == group[0].get(kind)
+        }
+
+    def _field(self, field: Field, path: Path, keys: tuple[str, ...]) -> Show:
+        if field.children:
+            return self._nested(field, path, keys)
+        show = self._scalar(field, path)
+        self._named["_".join(keys)] = show
+        if "selectWhere" in field.arguments:
+            for name, constant in (field.arguments["selectWhere"] or {}).items():
+                self._having.append((show, filters.check(name, constant, f"{field.key}.selectWhere")))
+        if self.aggregate and not _is_metric(field) and field.name != "calculate":
+            self._keys.append(show)
+        return show
+
+    def _nested(self, field: Field, path: Path, keys: tuple[str, ...]) -> Show:
+        found = self._leaf(path)
+        if not found.objects:
+            return self._object(field.children, path, keys)
+        outer, self._keys = self._keys, []  # a list is one dimension as a whole
+        inner = self._object(field.children, path, keys)
+        self._keys = outer
+
+        def show(group: Group) -> list[Any]:
+            return [inner((element,)) for element in group[0].get(found)]
+
+        if self.aggregate:
+            self._keys.append(show)
+        return show
+
+    def _scalar(self, field: Field, path: Path) -> Show:
+        if field.name == "calculate":
+            return metrics.expression(field.arguments.get("expression", ""), self._lookup(dict(self._named)))
+        if field.name in metrics.METRICS:
+            return self._metric(field)
+        found = self._leaf(path)
+        if _is_metric(field):
+            return self._chosen(field, found)
+        if "interval" in field.arguments:
+            return self._bucket(field, found)
+        return lambda group: group[0].get(found)
+
+    def _lookup(self, before: dict[str, Show]) -> metrics.Lookup:
+        """Names in an expression: what was selected before it, else any field of the cube by its path."""
+
+        def find(name: str) -> Show:
+            if name in before:
+                return before[name]
+            found = self._leaf(tuple(name.split("_")))
+            return lambda group: group[0].get(found)
+
+        return find
+
+    def _named_leaf(self, field: Field, name: Any) -> Leaf:
+        if not isinstance(name, str) or not name:
+            raise _refuse(field, f"{name!r} names no field")
+        return self._leaf(tuple(name.split("_")))
+
+    def _condition(self, field: Field) -> Predicate | None:
+        asked = field.arguments.get("if") or field.arguments.get("where")
+        return filters.predicate(filters.read(asked, self.cube.root, self.cube.name)) if asked else None
+
+    def _metric(self, field: Field) -> Show:
+        compute, keep = metrics.metric(field.name, field.arguments), self._condition(field)
+        of = field.arguments.get("of") or field.arguments.get("distinct")
+        if of is None and field.name != "count":
+            raise _refuse(field, "of is missing")
+        found = None if of is None else self._named_leaf(field, of)
+
+        def show(group: Group) -> Any:
+            rows = group if keep is None else [row for row in group if keep(row, row.block.time)]
+            return compute(rows if found is None else [row.get(found) for row in rows])
+
+        return show
+
+    def _chosen(self, field: Field, found: Leaf) -> Show:
+        """``maximum`` and ``minimum``: the field's own value on the row where the argument is so (calculations)."""
+        keep = self._condition(field)
+        name = field.arguments.get("maximum") or field.arguments.get("minimum")
+        by = self._named_leaf(field, name) if name else None
+        choose: Callable[..., Row] = max if field.arguments.get("maximum") else min
+
+        def show(group: Group) -> Any:
+            rows = group if keep is None else [row for row in group if keep(row, row.block.time)]
+            if not rows:
+                return None
+            return (choose(rows, key=lambda row: _sortable(row.get(by))) if by else rows[0]).get(found)
+
+        return show
+
+    def _bucket(self, field: Field, found: Leaf) -> Show:
+        asked = field.arguments["interval"] or {}
+        unit = _UNITS.get(asked.get("in", "seconds"))
+        size = (unit or 0) * _whole(field, asked.get("count", 1))
+        if not size:
+            raise _refuse(field, f"unknown interval {asked!r}")
+
+        def show(group: Group) -> str:
+            at = datetime.fromisoformat(group[0].get(found)).replace(tzinfo=UTC).timestamp()
+            start = moment(datetime.fromtimestamp(at - at % size, UTC))
+            return start if found.path[-1] != "Date" else start[:10]
+
+        return show
+
+    # --- in which order, and how many -----------------------------------------------------------------------------
+
+    def _limits(self, field: Field) -> None:
+        limit = field.arguments.get("limit") or {}
+        self.count = _whole(field, limit["count"]) if limit.get("count") is not None else None
+        self.offset = _whole(field, limit.get("offset") or 0)
+        by = field.arguments.get("limitBy") or {}
+        self._by = [self._by_leaf(field, name) for name in _listed(by.get("by"))]
+        self._by_count, self._by_offset = (
+            _whole(field, by.get("count", 1)),
+            _whole(field, by.get("offset") or 0),
+        )
+        self._order: list[tuple[Show, bool]] = []
+        first: list[tuple[Any, bool]] = []
+        for part in _listed(field.arguments.get("orderBy")):
+            for direction, names in part.items():
+                first += [(name, direction == "descending") for name in _listed(names)]
+                self._order += [self._ordered(field, direction, name) for name in _listed(names)]
+        steps = str(first[0][0]).split("_") if first else []
+        by_block = len(steps) == 2 and steps[0] == "Block" and steps[1] in _MONOTONIC
+        # Where rows come block by block in the order asked for, a query may stop early.
+        self.descending = by_block and first[0][1]
+        self.in_block_order = not self._by and not self.aggregate and (by_block or not self._order)
+        self.rank: Show = self._order[0][0] if by_block else lambda group: None
+
+    def _by_leaf(self, field: Field, name: Any) -> Show:
+        found = self._named_leaf(field, name)
+        return lambda group: group[0].get(found)
+
+    def _ordered(self, field: Field, direction: str, name: Any) -> tuple[Show, bool]:
+        if direction in ("ascending", "descending"):
+            return self._by_leaf(field, name), direction == "descending"
+        if direction in ("ascendingByField", "descendingByField"):
+            if name not in self._named:
+                raise _refuse(field, f"orderBy: {name!r} is not selected")
+            return self._named[name], direction == "descendingByField"
+        raise _refuse(field, f"orderBy: {direction!r} is not defined")
