@@ -8,8 +8,8 @@ import os
 
 from service import DOCUMENTS, service
 
-from bqstream import Client, ClientCredentials, HandedOver, ShortTermToken, Timeouts
-from bqstream.events import Event
+from bqstream import Client, ClientCredentials, ShortTermToken, Timeouts
+from bqstream.events import Event, HandedOver
 
 HANDOVERS = 2
 

@@ -45,7 +45,7 @@ def exit_code(error: BqstreamError) -> int:
     return FAILED
 
 
-async def run_until(work: Awaitable[None], seconds: float | None = None) -> int | None:
+async def run_until(work: Awaitable[object], seconds: float | None = None) -> int | None:
     """Await ``work``, but no longer than ``seconds`` and not past a signal; it is cancelled then.
 
     Returns the signal's number where one ended it. Where the platform's loop takes no signal handlers, Ctrl-C

@@ -25,7 +25,7 @@ def _parked(event: events.Parked) -> str:
 
 
 _WORDS: dict[type[events.Event], Callable[..., str]] = {
-    events.Connected: lambda e: f"connected: link {e.link}, {e.subprotocol}, ",
+    events.Connected: lambda e: f"connected: link {e.link}, {e.subprotocol}",
     events.Lost: lambda e: f"lost: link {e.link}: {e.why}",
     events.TokenRefreshed: _token,
     events.HandedOver: _mode,

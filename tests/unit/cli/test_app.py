@@ -26,16 +26,20 @@ def test_an_unknown_command_or_option_is_a_usage_error() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_can_come_from_the_environment_and_none_takes_a_secret(name: str) -> None:
+def test_every_option_can_come_from_the_environment(name: str) -> None:
     command: click.Command = getattr(importlib.import_module(f"bqstream.cli.{name}"), name)
-    help_text = CliRunner().invoke(app, [name, "--help"]).output
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     assert options
-    for option in options:
-        assert option.envvar or option.show_envvar, option.name
-        assert not {"secret", "token", "password"} & set((option.name or "").split("_")) - {"token"}
-        assert option.name not in ("token", "client_secret")
-    assert "BQSTREAM_" in help_text or "BITQUERY_" in help_text
+    assert [option.name for option in options if not option.show_envvar] == []
+    text = CliRunner().invoke(app, [name, "--help"]).output
+    assert text.count("env var: ") >= len(options)
+
+
+def test_tail_takes_no_secret_on_the_command_line() -> None:
+    from bqstream.cli.tail import tail
+
+    names = {name for parameter in tail.params for name in parameter.opts}
+    assert names.isdisjoint({"--token", "--client-id", "--client-secret", "--credentials"})
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])

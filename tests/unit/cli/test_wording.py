@@ -8,7 +8,7 @@ from bqstream.cli.wording import counted, line, timed
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = (
-    events.Connected(at=AT, link=1, subprotocol="graphql-ws", operations=1),
+    events.Connected(at=AT, link=1, subprotocol="graphql-ws"),
     events.Lost(at=AT, link=1, why="1006"),
     events.TokenRefreshed(at=AT, expires_at=None),
     events.HandedOver(at=AT, old=1, new=2, mode="overlap", operations=2, unproven=0, merged=31),
