@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import json
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from .running import Duration, run, run_until
+from .running import FAILED, duration, run, run_until
 
 
 def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -36,10 +37,8 @@ def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
     show_envvar=True,
     help="Of the endpoints beside it.",
 )
-@click.option("--token-ttl", type=Duration(), default="5h", show_envvar=True, help="How long a token lives.")
-@click.option(
-    "--block-interval", type=Duration(), default="1s", show_envvar=True, help="From block to block."
-)
+@click.option("--token-ttl", type=duration, default="5h", show_envvar=True, help="How long a token lives.")
+@click.option("--block-interval", type=duration, default="1s", show_envvar=True, help="From block to block.")
 @click.option("--seed", type=int, default=0, show_envvar=True, help="The same seed, the same chain.")
 @click.option(
     "--transactions", type=click.IntRange(1), default=8, show_envvar=True, help="In a block, on average."
@@ -77,17 +76,15 @@ async def _serve(options: dict[str, Any]) -> int:
     from ..simulator import Simulator
 
     names = ("endpoint", "token_url", "client_id", "client_secret", "control_url", "ledger_url")
-    try:
-        running = await Simulator(**options).__aenter__()
-    except OSError as error:
-        click.echo(f"bqstream: cannot listen on port {options['port']}: {error.strerror}", err=True)
-        return 1
-    try:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            running = await stack.enter_async_context(Simulator(**options))
+        except OSError as error:
+            click.echo(f"bqstream: cannot listen on port {options['port']}: {error.strerror}", err=True)
+            return FAILED
         click.echo(json.dumps({name: getattr(running, name) for name in names}))
         sys.stdout.flush()
         await run_until(asyncio.Event().wait())
-    finally:
-        await running.__aexit__(None, None, None)
     return 0
 
 
