@@ -14,7 +14,7 @@ from typing import Any
 from . import envelope
 from .envelope import Envelope
 from .machine import Acked, Alive, Broken, Completed, Errored, Event, Next
-from .redaction import shown
+from .redaction import READ, shown
 from .verdicts import Action, Kind, Verdict, classify_close, classify_errors
 
 _log = logging.getLogger("bqstream.protocol")
@@ -153,7 +153,7 @@ class Core:
 
     def on_stray_error(self, opened: Envelope) -> Event:
         """An error that names no operation: the connection stays open, and somebody may want to know."""
-        payload = bytes(opened.payload).decode(errors="replace")
+        payload = bytes(opened.payload)[:READ].decode(errors="replace")
         _log.warning("%s without an operation: %s", opened.type, shown(payload))
         return _ALIVE
 

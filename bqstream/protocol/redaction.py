@@ -10,17 +10,18 @@ READ = 4096  # characters of it that are looked at; an error page can be long
 
 _HIDDEN = "[hidden]"
 _SECRETS = (
-    # token=…, "access_token": "…", client_secret=…, as a URL, a form or a JSON text has them
+    # token=…, "access_token": "…", client_secret=…: as a URL, a form and a JSON text have them
     re.compile(
-        r"""((?:token|secret|password|api[-_]?key|authorization)["'\\]*(?:=|%3D|["']\s*:)["'\\\s]*)(?!["'\s,;}&])"""
+        r"""((?:token|secret|password|api[-_]?key|authorization)["'\\]*(?:=|%3D|["']\s*:)["'\\\s]*)"""
         r"""(?:(?:bearer|basic)\s+)?[^"'\\\s,;}&]+""",
         re.IGNORECASE,
     ),
     re.compile(r"""(authorization\s*:\s*)(?:(?:bearer|basic)\s+)?[^"'\\\s,;}]+""", re.IGNORECASE),
-    re.compile(r"""(\b(?:bearer|basic)\s+)[^"'\\\s,;}]+""", re.IGNORECASE),
+    re.compile(r"""(\bbearer\s+)[^"'\\\s,;}]{8,}""", re.IGNORECASE),
+    re.compile(r"""(\b(?:token|jwt)\s*:?\s*["'`]?)[\w.~+/=-]{16,}""", re.IGNORECASE),
     re.compile(r"()\bory_[a-z]{2}_[\w.~+/-]+"),
     re.compile(r"()\beyJ[\w-]+(?:\.[\w-]*)*"),  # a JSON Web Token (RFC 7519)
-    re.compile(r"(//)[^/@\s]+:[^/@\s]+(?=@)"),  # the user and password of a URL
+    re.compile(r"(//)[^/@\s:]{1,256}:[^/@\s]{1,256}(?=@)"),  # the user and password of a URL
 )
 
 

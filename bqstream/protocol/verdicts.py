@@ -69,6 +69,8 @@ class Verdict:
 
 RATE_FLOOR = 5.0  # seconds (docs: plans/rate-limits)
 LONGEST_RETRY_AFTER = 3600.0  # seconds: what a server asks for is obeyed up to here
+LOOKED_AT = 100  # errors of one list
+
 
 _refresh = partial(Verdict, action=Action.REFRESH, kind=Kind.TOKEN)
 _retry = partial(Verdict, action=Action.RETRY, kind=Kind.CONNECTION)
@@ -128,8 +130,9 @@ WORDS: tuple[tuple[re.Pattern[str], Verdict], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), verdict)
     for pattern, verdict in (
         (
-            r"\bbilling\b|payment required|\bpoints?\W+(?:limit|quota|balance|exceeded|used|exhausted)"
-            r"|(?:exceed\w*|out of|not enough|insufficient|no more|used)\W+(?:\w+\W+){0,4}?points\b",
+            r"\bbilling\b|payment required"
+            r"|\bpoints?\W+(?:\w+\W+){0,3}?(?:limit|quota|balance|exceeded|used|exhausted)\b"
+            r"|\b(?:exceed\w*|out of|not enough|insufficient|no more|used)\W+(?:\w+\W+){0,4}?points\b",
             _end(kind=Kind.PLAN, why="the plan does not allow it"),
         ),
         (
@@ -151,7 +154,7 @@ WORDS: tuple[tuple[re.Pattern[str], Verdict], ...] = tuple(
 
 # How GraphQL servers word a refused document: graphql-js and its many ports, graphql-ruby, Hasura.
 _DOCUMENT = re.compile(
-    r"\b(?:syntax|parse) error\b|(?:parse|validation)[ _-]failed\b|\bcannot (?:query field|represent)\b"
+    r"\b(?:syntax|parse) error\b|\b(?:parse|validation)[ -]failed\b|\bcannot (?:query field|represent)\b"
     r"|\bmust (?:provide (?:query|operation|document)|(?:not )?have a selection|select only one)\b"
     r"|\bunknown (?:argument|type|fragment|directive|operation|field)\b|\bexpected (?:value of )?type\b"
     r"|\bdoesn't (?:exist on|accept argument)\b|\bnot found in type\b|\bis not defined (?:by|on)\b"
@@ -159,7 +162,7 @@ _DOCUMENT = re.compile(
     re.IGNORECASE,
 )
 _INITIALISATION = re.compile("initiali[sz]ation", re.IGNORECASE)
-_CODE_INSIDE = re.compile(r"\s*(4\d{3})\s*:")
+_CODE_INSIDE = re.compile(r"(?<![\w.:])(4\d{3}):")
 
 
 def classify_close(
@@ -179,27 +182,27 @@ def classify_close(
     ``unanswered``             an operation has brought nothing yet: a syntax error in the reason is its own,
                                since graphql-ws closes the whole socket for one (4500).
     """
-    inside = _CODE_INSIDE.match(reason) if code < 3000 else None
+    inside = _CODE_INSIDE.search(reason) if code < 3000 else None
     meant = int(inside[1]) if inside else code  # Hasura closes with 1000 and puts its code into the reason
-    if meant == 4500 and unanswered and _DOCUMENT.search(reason):
+    if meant == 4500 and unanswered and _DOCUMENT.search(_plain(reason)):
         verdict = _document
     elif meant == 4401 and subscribed_before_ack:
         verdict = _end(why="an operation was started before connection_ack; please report this bug")
-    elif heard := _heard(reason):
-        verdict = heard
-    elif meant == 1011 and connection_error:
-        verdict = REFUSALS[4401]
-    elif meant == 1000 and not acked:
-        verdict = _refresh(why="closed before connection_ack, which may mean the token", once=True)
     elif meant == 4429 and _INITIALISATION.search(reason):
         verdict = _end(why="connection_init was sent twice; please report this bug")
     else:
-        verdict = REFUSALS.get(meant) or _unlisted_close(meant)
+        verdict = _with_words(_closed(code, meant, acked, connection_error), reason)
     return _said(verdict, f"close {code}", reason, code=meant)
 
 
-def _unlisted_close(code: int) -> Verdict:
-    if 1000 <= code < 2000:
+def _closed(code: int, meant: int, acked: bool, connection_error: bool) -> Verdict:
+    if code == 1011 and connection_error:
+        return REFUSALS[4401]
+    if code == 1000 and meant in (1000, 4400) and not acked:
+        return _refresh(why="closed before connection_ack, which may mean the token", once=True)
+    if (listed := REFUSALS.get(meant)) is not None:
+        return listed
+    if 1000 <= meant < 2000:
         return _end(why="a close code that nobody should send")
     return _retry(why="a close code of its own")
 
@@ -209,7 +212,7 @@ def classify_upgrade(
 ) -> Verdict:
     """What an HTTP answer other than 101 means. Header names are lower case; ``now`` is the wall clock."""
     body = body[:READ]
-    verdict = _heard(body) or REFUSALS.get(status) or _unlisted_status(status)
+    verdict = _with_words(REFUSALS.get(status) or _unlisted_status(status), body)
     if verdict.action is Action.RETRY:
         verdict = replace(verdict, retry_after=_retry_after(headers.get("retry-after", ""), now))
     return _said(verdict, f"HTTP {status}", body, code=status)
@@ -242,8 +245,8 @@ def classify_errors(errors: Sequence[Mapping[str, Any]], *, connection_error: bo
 
     Of several errors one counts: the plan, then the cap, a rate limit, the token, the document.
     """
-    texts = [_text(error) for error in errors]
-    refused = [text for text in texts if _DOCUMENT.search(text)]
+    texts = [_text(error) for error in errors[:LOOKED_AT]]
+    refused = [text for text in texts if _DOCUMENT.search(_plain(text))]
     # A refused document may quote words of the user's, such as a field "points".
     verdict = _heard("\n".join(text for text in texts if text not in refused))
     if verdict is None:
@@ -260,8 +263,25 @@ def _text(error: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if isinstance(part, str))[:READ]
 
 
+def _with_words(listed: Verdict, text: str) -> Verdict:
+    """Words win over numbers, but a token is not what a rate limit or an unpaid bill asks for, and where both
+    mean the token, the number knows how often to try."""
+    heard = _heard(text)
+    if heard is None:
+        return listed
+    if heard.kind is Kind.TOKEN and (listed.kind in (Kind.TOKEN, Kind.PLAN) or listed is REFUSALS[429]):
+        return listed
+    return heard
+
+
 def _heard(text: str) -> Verdict | None:
-    return next((verdict for pattern, verdict in WORDS if pattern.search(text)), None)
+    plain = _plain(text)
+    return next((verdict for pattern, verdict in WORDS if pattern.search(plain)), None)
+
+
+def _plain(text: str) -> str:
+    """Codes such as POINTS_LIMIT_EXCEEDED read as words."""
+    return text.replace("_", " ")
 
 
 def _said(verdict: Verdict, sign: str, text: str, code: int | None = None) -> Verdict:
