@@ -59,7 +59,7 @@ class Redactor:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """``text`` without ``secrets``: plain, percent-encoded, escaped, in base64, or a piece of 8 characters."""
+    """``text`` without ``secrets``: plain, percent-encoded, escaped, in base64, or 8 characters of one."""
     return Redactor(secrets)(text)
 
 

@@ -94,7 +94,6 @@ def _options(target: Target, logger: RedactingLogger) -> dict[str, Any]:
         "max_queue": 1,
         "logger": logger,
         "create_connection": _Socket,
-        "happy_eyeballs_delay": 0.25,  # RFC 8305: a dead IPv6 route must not use up the whole timeout
     }
     if target.tls is not None and target.url[:4].lower() == "wss:":
         options["ssl"] = target.tls
