@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from . import selection
-from .chain import Block, Chain, Content, Cube, Row
-from .cubes import CubePlan, Group
+from .chain import Block, Chain, Cube, Row
+from .cubes import CubePlan, plan_of
 from .filters import Refusal
 from .selection import Field
 from .values import leaf
@@ -26,7 +26,6 @@ __all__ = ["Prepared", "Refusal", "prepare", "rows_of"]
 _MESSAGE_ROWS = (
     800  # a message carries no more of a cube unless the document says so (subscriptions/subscription)
 )
-_KEPT_BLOCKS = 8  # how many blocks' portions a document keeps, for the sockets that come later
 _KEPT_DOCUMENTS = 8192
 
 
@@ -61,7 +60,7 @@ class _Root:
 
     def __init__(self, field: Field) -> None:
         self.key = field.key
-        self.cubes = [CubePlan(field, child) for child in field.children if child.children]
+        self.cubes = [(child.key, plan_of(field, child)) for child in field.children if child.children]
         self._cube = Cube(field.name, "", False, "")
         scalars = [child for child in field.children if not child.children]
         self._scalars = [(child.key, leaf(field.name, "", (child.name,))) for child in scalars]
@@ -72,14 +71,14 @@ class _Root:
         """Response keys, of the cubes or of what stands in their place."""
         if self._own is not None:
             return [self.key]
-        return [plan.key for plan in self.cubes] or [key for key, _ in self._scalars]
+        return [key for key, _ in self.cubes] or [key for key, _ in self._scalars]
 
     def data(self, block: Block | None, lists: list[list[Any]]) -> Any:
         row = block.rows(self._cube)[0] if block else None
         if self._own is not None:
             return row.get(self._own) if row else None
         shown: dict[str, Any] = {key: row.get(found) if row else None for key, found in self._scalars}
-        return shown | {plan.key: rows for plan, rows in zip(self.cubes, lists, strict=True)}
+        return shown | {key: rows for (key, _), rows in zip(self.cubes, lists, strict=True)}
 
 
 class Prepared:
@@ -96,9 +95,8 @@ class Prepared:
         ].arguments  # network, mempool, dataset, trigger_on …
         self._roots = [_Root(field) for field in operation.roots]
         self.cubes = tuple(key for root in self._roots for key in root.keys)
-        plans = [plan for root in self._roots for plan in root.cubes]
-        self._profiles = [(plan.cube, plan.profile) for plan in plans]
-        self._portions: dict[Content, list[dict[str, Any] | None]] = {}
+        self._bare = not any(root.cubes for root in self._roots)
+        self._profiles = [(plan.cube, plan.profile) for root in self._roots for _, plan in root.cubes]
 
     def __repr__(self) -> str:
         return f"Prepared({self.kind} of {', '.join(self.cubes)}, {self.fingerprint[:8]})"
@@ -106,67 +104,42 @@ class Prepared:
     def portion(self, block: Block, index: int) -> dict[str, Any] | None:
         """The ``data`` that portion ``index`` (in order of emission) of this block brings; None where it has no row.
 
-        The same object for every socket: it is not to be changed. Groups of an aggregating cube, and what there is
-        one of in a block, come in one portion.
+        Its rows are shared between documents and sockets: they are not to be changed. The groups of an aggregating
+        cube come with the last portion, scalars in place of cubes with the first.
         """
-        portions = self._portions.get(block.content)
-        if portions is None:
-            block.content.lessons.learn(self.fingerprint, self._profiles)
-            if len(self._portions) >= _KEPT_BLOCKS:
-                del self._portions[next(iter(self._portions))]
-            portions = self._portions[block.content] = self._emit(block)
-        return portions[index]
-
-    def _emit(self, block: Block) -> list[dict[str, Any] | None]:
-        lists = [[_by_portion(plan, block) for plan in root.cubes] for root in self._roots]
-        emitted: list[dict[str, Any] | None] = []
-        for index in range(block.portions):
-            here = [[portions[index] for portions in root] for root in lists]
-            bare = index == 0 and not any(root.cubes for root in self._roots)
-            if bare or any(rows for root in here for rows in root):
-                pairs = zip(self._roots, here, strict=True)
-                emitted.append({root.key: root.data(block, rows) for root, rows in pairs})
-            else:
-                emitted.append(None)
-        return emitted
+        block.content.lessons.learn(self.fingerprint, self._profiles)
+        lists = [
+            [plan.portions(block, _MESSAGE_ROWS)[index] for _, plan in root.cubes] for root in self._roots
+        ]
+        if any(rows for root in lists for rows in root) or (self._bare and index == 0):
+            return {root.key: root.data(block, rows) for root, rows in zip(self._roots, lists, strict=True)}
+        return None
 
     def answer(self, chain: Chain, *, upto: int | None = None, row_cap: int = 25_000) -> dict[str, Any]:
         """``{"data": …}`` over the blocks that the chain keeps, none above ``upto``, and ``row_cap`` rows of a cube."""
         chain.lessons.learn(self.fingerprint, self._profiles)
         data: dict[str, Any] = {}
         for root in self._roots:
-            lists = [_query(plan, chain, upto, row_cap) for plan in root.cubes]
+            lists = [_query(plan, chain, upto, row_cap) for _, plan in root.cubes]
             data[root.key] = root.data(chain.head, lists)
         return {"data": data}
-
-
-def _by_portion(plan: CubePlan, block: Block) -> list[list[Any]]:
-    rows = plan.matching(block.rows(plan.cube), block.time)
-    portions: list[list[Row]] = [[] for _ in range(block.portions)]
-    for row in rows:
-        portions[-1 if plan.aggregate else block.portion_of(row)].append(row)
-    return [_shown(plan, plan.groups(part), _MESSAGE_ROWS) if part else [] for part in portions]
-
-
-def _shown(plan: CubePlan, groups: list[Group], cap: int) -> list[Any]:
-    return [plan.show(group) for group in plan.arranged(groups, cap)]
 
 
 def _query(plan: CubePlan, chain: Chain, upto: int | None, row_cap: int) -> list[Any]:
     if chain.head is None:
         return []
+    now = chain.head.time
     cap = row_cap if plan.count is None else min(plan.count, row_cap)
     enough = plan.offset + cap if plan.in_block_order else None
-    groups = plan.groups(_rows(plan, chain, upto, chain.head.time, enough))
-    return _shown(plan, groups, row_cap)[:row_cap]
+    blocks = plan.within(list(chain.blocks(None, upto)), now)
+    return plan.shown(plan.groups(_rows(plan, blocks, now, enough)), row_cap)[:row_cap]
 
 
-def _rows(plan: CubePlan, chain: Chain, upto: int | None, now: datetime, enough: int | None) -> Iterator[Row]:
+def _rows(plan: CubePlan, blocks: list[Block], now: datetime, enough: int | None) -> Iterator[Row]:
     """Rows that pass, in the order of the chain or against it; once there are enough, no block of another rank."""
-    blocks = list(chain.blocks(None, upto))
     count, last = 0, None
     for block in reversed(blocks) if plan.descending else blocks:
-        rows = plan.matching(block.rows(plan.cube), now)
+        rows = plan.matching(block, now)
         if not rows:
             continue
         if enough is not None and count >= enough and plan.rank(rows[:1]) != last:

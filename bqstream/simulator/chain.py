@@ -177,6 +177,10 @@ class Block:
     def rows(self, cube: Cube) -> tuple[Row, ...]:
         return self.content.rows(self, cube)
 
+    def bare(self) -> Row:
+        """A row that knows no more than its block."""
+        return Row(self, (0, 0, 0), 0, 0)
+
     def portion_of(self, row: Row) -> int:
         return self.content.emission[row.transaction]
 

@@ -6,6 +6,7 @@ fields (graphql/capabilities/query_fact_records, aggregated_metrics).
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 
 from . import filters, metrics
-from .chain import Cube, Profile, Row
+from .chain import Block, Content, Cube, Profile, Row
 from .filters import Predicate, Refusal
 from .selection import Field
 from .values import Leaf, Path, leaf, moment
@@ -21,7 +22,9 @@ from .values import Leaf, Path, leaf, moment
 Group = Sequence[Row]
 Show = Callable[[Group], Any]  # a cube of facts shows groups of one
 _UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
-_MONOTONIC = {"Number", "Slot", "Height", "Time", "Date", "Timestamp"}
+_KEPT_BLOCKS = 3  # whose portions a plan keeps, for the documents and sockets that ask for them next
+_KEPT_PLANS = 8192
+_plans: dict[str, CubePlan] = {}
 
 
 def _refuse(field: Field, why: str) -> Refusal:
@@ -56,19 +59,30 @@ def _sortable(value: Any) -> tuple[int, Any]:
     return (1, str(value)) if found is None else (0, found)
 
 
+def plan_of(root: Field, field: Field) -> CubePlan:
+    """The plan of a cube under a root; documents that differ in nothing but its alias share it."""
+    network = str(root.arguments.get("network") or "eth") if root.name == "EVM" else ""
+    cube = Cube(root.name, network, root.arguments.get("mempool") is True, field.name)
+    known = repr((cube, field.arguments, field.children))
+    if known not in _plans:
+        if len(_plans) >= _KEPT_PLANS:
+            del _plans[next(iter(_plans))]
+        _plans[known] = CubePlan(cube, field)
+    return _plans[known]
+
+
 class CubePlan:
     """A field under the root that has fields of its own."""
 
-    def __init__(self, root: Field, field: Field) -> None:
-        network = str(root.arguments.get("network") or "eth") if root.name == "EVM" else ""
-        self.cube = Cube(root.name, network, root.arguments.get("mempool") is True, field.name)
-        self.key = field.key
+    def __init__(self, cube: Cube, field: Field) -> None:
+        self.cube = cube
         self.aggregate = any(_holds_metric(child) for child in field.children)
-        where = filters.read(field.arguments.get("where") or {}, root.name, field.name)
-        self._blocks = filters.predicate(filters.AllOf(tuple(p for p in where.parts if filters.of_block(p))))
-        self._passes = filters.predicate(
-            filters.AllOf(tuple(p for p in where.parts if not filters.of_block(p)))
-        )
+        where = filters.read(field.arguments.get("where") or {}, cube.root, cube.name)
+        of_block = filters.AllOf(tuple(part for part in where.parts if filters.of_block(part)))
+        of_rows = filters.AllOf(tuple(part for part in where.parts if not filters.of_block(part)))
+        self._blocks, self._passes = filters.predicate(of_block), filters.predicate(of_rows)
+        self._from, self._till = filters.bounds(of_block)
+        self._portions: dict[Content, list[list[Any]]] = {}
         self.profile: Profile = tuple(filters.alternatives(where))
         self._named: dict[str, Show] = {}
         self._keys: list[Show] = []  # the dimensions that rows are grouped by
@@ -78,12 +92,36 @@ class CubePlan:
 
     # --- which rows -----------------------------------------------------------------------------------------------
 
-    def matching(self, rows: Sequence[Row], now: datetime) -> list[Row]:
-        """Of the rows of one block, those that pass ``where``."""
-        if not rows or not self._blocks(rows[0], now):
+    def matching(self, block: Block, now: datetime) -> list[Row]:
+        """Of the rows of a block, those that pass ``where``."""
+        if not self._blocks(block.bare(), now):
             return []
         passes = self._passes
-        return [row for row in rows if passes(row, now)]
+        return [row for row in block.rows(self.cube) if passes(row, now)]
+
+    def within(self, blocks: list[Block], now: datetime) -> list[Block]:
+        """Of the blocks of a trunk, those between the bounds that ``where`` sets; found by halving."""
+        for test in self._from:
+            blocks = blocks[bisect_left(blocks, True, key=lambda block: test(block.bare(), now)) :]
+        for test in self._till:
+            blocks = blocks[: bisect_left(blocks, True, key=lambda block: not test(block.bare(), now))]
+        return blocks
+
+    def portions(self, block: Block, cap: int) -> list[list[Any]]:
+        """What each portion of the block shows, the same list for every document; groups come with the last one."""
+        known = self._portions.get(block.content)
+        if known is None:
+            parts: list[list[Row]] = [[] for _ in range(block.portions)]
+            for row in self.matching(block, block.time):
+                parts[-1 if self.aggregate else block.portion_of(row)].append(row)
+            known = [self.shown(self.groups(part), cap) if part else [] for part in parts]
+            if len(self._portions) >= _KEPT_BLOCKS:
+                del self._portions[next(iter(self._portions))]
+            self._portions[block.content] = known
+        return known
+
+    def shown(self, groups: list[Group], cap: int) -> list[Any]:
+        return [self.show(group) for group in self.arranged(groups, cap)]
 
     def groups(self, rows: Iterable[Row]) -> list[Group]:
         """Rows as they are shown: one by one, or by group; less those that ``selectWhere`` drops."""
@@ -249,8 +287,7 @@ class CubePlan:
             for direction, names in part.items():
                 first += [(name, direction == "descending") for name in _listed(names)]
                 self._order += [self._ordered(field, direction, name) for name in _listed(names)]
-        steps = str(first[0][0]).split("_") if first else []
-        by_block = len(steps) == 2 and steps[0] == "Block" and steps[1] in _MONOTONIC
+        by_block = bool(first) and self._leaf(tuple(str(first[0][0]).split("_"))).monotonic
         # Where rows come block by block in the order asked for, a query may stop early.
         self.descending = by_block and first[0][1]
         self.in_block_order = not self._by and not self.aggregate and (by_block or not self._order)

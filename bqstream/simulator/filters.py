@@ -278,6 +278,21 @@ def of_block(condition: Condition) -> bool:
             return False
 
 
+def bounds(condition: AllOf) -> tuple[list[Predicate], list[Predicate]]:
+    """Tests that, along a chain, turn true once and stay so; and those that turn false once."""
+    found: tuple[list[Predicate], list[Predicate]] = ([], [])
+    for part in condition.parts:
+        if isinstance(part, AllOf):
+            for own, inner in zip(found, bounds(part), strict=True):
+                own += inner
+        elif isinstance(part, Test) and part.leaf and part.leaf.monotonic:
+            if part.name in ("gt", "ge", "after", "since", "after_relative", "since_relative"):
+                found[0].append(predicate(part))
+            elif part.name in ("lt", "le", "before", "till", "before_relative", "till_relative"):
+                found[1].append(predicate(part))
+    return found
+
+
 # --- asking -------------------------------------------------------------------------------------------------------
 
 

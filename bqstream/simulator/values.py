@@ -26,6 +26,7 @@ BLOCK, TRANSACTION, ROW = range(3)  # whose random bits a leaf takes: Row.seeds 
 _SCOPES = {"Block": BLOCK} | dict.fromkeys(
     ("Transaction", "TransactionHeader", "TransactionStatus", "Receipt", "ChainId"), TRANSACTION
 )
+_MONOTONIC = {(name,) for name in ("Number", "Slot", "Height", "Time", "Date", "Timestamp")}
 _OBJECT_LISTS = {"Arguments", "Accounts", "Topics", "Outcomes", "Returns"}
 _VALUE_LISTS = {"CallPath", "AncestorIndexes", "Logs", "AccountNames", "Signatures", "OutcomeTokenIds"}
 
@@ -64,6 +65,11 @@ class Leaf:
     def learnable(self) -> bool:
         """Whether a filter may pin it: not what belongs to the block, and not the field that is kept uniform."""
         return self.scope != BLOCK and self.path[-1] != "Nonce"
+
+    @property
+    def monotonic(self) -> bool:
+        """Whether it never falls from one block to the next."""
+        return self.path[0] == "Block" and self.path[1:] in _MONOTONIC
 
 
 @lru_cache(maxsize=65_536)
@@ -420,7 +426,6 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
         (r"Transfer\.Type$", one_of("token", "call", "transfer")),
         (r"Kind$", one_of("perp", "spot")),
         (r"Label$", one_of("Yes", "No", "Up", "Down")),
-        (r"(Id|TokenId|Did|Key|AssetId)$", identifier),
         (r"(Data|Input|Output|Bloom)$", data),
         (r"(Uri|URI|Image|ResolutionSource)$", link),
         (r"(Title|Description)$", text),
@@ -429,6 +434,7 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
             r"|Oracle|Coinbase|Authority|Mint|Program|ProgramId|Contract)$",
             address,
         ),
+        (r"(Id|Did|Key)$", identifier),
         (r"", word),
     )
 ]
