@@ -118,8 +118,9 @@ def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:
     if data is None:
         return
     root = next(iter(data.values())) if isinstance(data, dict) and len(data) == 1 else None
-    cubes = list(root.values()) if isinstance(root, dict) else []
-    if any(isinstance(rows, list) for rows in cubes) and all(isinstance(rows, list | None) for rows in cubes):
-        yield from ((key, rows or []) for key, rows in root.items())
+    cubes = root if isinstance(root, dict) else {}
+    lists = [isinstance(rows, list) for rows in cubes.values() if rows is not None]
+    if lists and all(lists):
+        yield from ((key, rows or []) for key, rows in cubes.items())
     else:
         yield "", [data]

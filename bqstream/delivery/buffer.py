@@ -1,0 +1,99 @@
+"""What waits for the reader of one subscription: bounded by count and bytes, and full in one of three ways."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .. import config
+from ..config import MEBIBYTE
+from ..message import Message
+
+# What may still come in after a link was asked to stop reading: it was already on its way.
+OVERRUN_MESSAGES = 64
+OVERRUN_BYTES = MEBIBYTE
+
+
+class Buffer:
+    """A queue of messages within ``limits``.
+
+    ``drop(message)`` gets each message that is let go. ``on_parked(resumed)`` is called when messages begin to be
+    let go at the door, and when they are taken in again; ``on_room()`` when a buffer that was full, or dropped, is
+    half empty. A single message larger than the byte bound is taken in when nothing else waits.
+    """
+
+    def __init__(
+        self,
+        limits: config.Buffer,
+        *,
+        drop: Callable[[Message], None],
+        on_parked: Callable[[bool], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        self._limits = limits
+        self._drop = drop
+        self._on_parked = on_parked
+        self._on_room = on_room
+        self._waiting: deque[Message] = deque()
+        self._strained = False  # it was full and is not half empty yet
+        self.bytes = 0
+        self.parked = False
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    @property
+    def full(self) -> bool:
+        """Whether no further message fits."""
+        return len(self._waiting) >= self._limits.messages or self.bytes >= self._limits.bytes
+
+    def put(self, message: Message) -> bool:
+        """Take ``message`` in, or let go what the policy says; False where the policy is "error" and it overflows."""
+        if self.parked:
+            self._drop(message)
+            return True
+        fits = self._fits(message)
+        if not fits and self._limits.overflow == "error":
+            return False
+        if not fits and self._limits.overflow == "drop_oldest":
+            while self._waiting and not self._fits(message):
+                self._drop(self._popleft())
+            self._strained = True
+        elif not fits and not self._fits(message, OVERRUN_MESSAGES, OVERRUN_BYTES):
+            self.park()
+            self._drop(message)
+            return True
+        self._waiting.append(message)
+        self.bytes += len(message.raw)
+        self._strained = self._strained or self.full
+        return True
+
+    def park(self) -> None:
+        """Let messages go at the door until the buffer is half empty."""
+        if not self.parked and self._waiting:
+            self.parked = self._strained = True
+            self._on_parked(False)
+
+    def take(self) -> Message | None:
+        """The message that has waited longest; None when none waits."""
+        if not self._waiting:
+            return None
+        message = self._popleft()
+        if self._strained and 2 * len(self) <= self._limits.messages and 2 * self.bytes <= self._limits.bytes:
+            self._strained = False
+            if self.parked:
+                self.parked = False
+                self._on_parked(True)
+            self._on_room()
+        return message
+
+    def _popleft(self) -> Message:
+        message = self._waiting.popleft()
+        self.bytes -= len(message.raw)
+        return message
+
+    def _fits(self, message: Message, more: int = 0, more_bytes: int = 0) -> bool:
+        if not self._waiting:
+            return True
+        limits, size = self._limits, len(message.raw)
+        return len(self._waiting) < limits.messages + more and self.bytes + size <= limits.bytes + more_bytes

@@ -1,0 +1,345 @@
+"""One gapless sequence of payloads out of sources that follow one another: the merge of one operation.
+
+Operations cross *by position, row by row*, each response key for itself; there is no identity and no query here.
+What cannot be shown is named as a gap. Pure: time is passed in, what comes out goes to callables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..config import MEBIBYTE
+from ..message import Crossed, GapCause
+from .align import PROOF, Alignment
+from .gaps import Gaps
+from .history import History
+from .rows import Fingerprint, Rows
+from .seam import Owed, Seam, Source
+
+# Rows of one key that are kept for comparison, and rows of history that rarity is judged by.
+MOST_ROWS = 250_000
+RARITY_ROWS = 1000
+
+DISAGREED = "the two links brought different rows"
+LAGS = "one link lags behind the other by more rows than can be compared"
+FULL = "more came on the new link than may be held until it is known where it stands"
+SILENT = "nothing had come on the new link"
+JOINED_ON = "the new link's rows join on to the old one's: nothing is missing"
+
+
+class Merge:
+    """Takes every source's payloads; gives each row once, to ``deliver(source, raw, at)``.
+
+    ``at`` is when it came in (monotonic seconds). In steady state, with one source that owes nothing, a payload is
+    neither decoded nor copied. ``merged`` counts rows that came on two sources and were delivered once. ``started``
+    is when the subscription began, ``hold`` how many bytes of a new source may wait until it is known where its
+    rows stand.
+    """
+
+    def __init__(
+        self,
+        deliver: Callable[[int, bytes, float], None],
+        gaps: Gaps,
+        history: History,
+        *,
+        started: float,
+        hold: int = 32 * MEBIBYTE,
+    ) -> None:
+        self._out = deliver
+        self._gaps = gaps
+        self._history = history
+        self._hold = hold
+        self._grace = 0.0
+        self._last = started
+        self._live: dict[int, Source] = {}
+        self._seam: Seam | None = None
+        self._outage: int | None = None  # the gap that the next delivery closes
+        self._keys: set[str] = set()
+        self.merged = 0
+
+    @property
+    def unproven(self) -> bool:
+        """Whether a gap is open whose end is not known yet."""
+        return self._outage is not None or (self._seam is not None and bool(self._seam.gaps))
+
+    # ------------------------------------------------------------------ what the session tells
+
+    def joined(self, source: int, now: float, grace: float) -> None:
+        """The operation was started on ``source``, whose data lags at most ``grace`` seconds behind another's.
+
+        The service documents no replay (streams/index): nothing that was delivered before this can come on it.
+        """
+        if source in self._live:
+            return
+        self._grace = grace
+        if self._seam is not None:
+            if self._seam.old is not None:
+                self._forget_new(self._seam, now)
+            self._leave_behind()
+        new = Source(source)
+        if self._live:
+            (old,) = self._live.values()
+            self._seam = Seam(old, new, now, self._last, self.merged)
+        self._live[source] = new
+
+    def payload(self, source: int, raw: bytes, now: float) -> None:
+        """``source`` brought ``raw``; a source that has gone, or was never started, is not listened to."""
+        src, seam = self._live.get(source), self._seam
+        if src is None:
+            return
+        if seam is None:
+            self._deliver(source, raw, now)
+            return
+        rows = Rows(raw)
+        self._keys.update(rows.by_key)
+        if src is seam.new:
+            seam.hold(rows, now)
+        else:
+            seam.heard = now
+            self._pass(src, rows, now)
+        self._advance(now)
+
+    def crossed(self, source: int, now: float, beaten: float | None) -> bool:
+        """Whether every source older than ``source`` may go without a row being lost."""
+        seam = self._seam
+        if seam is None or seam.old is None or seam.new.number != source:
+            return source in self._live
+        seam.beaten = beaten
+        self._advance(now)
+        if seam.live is None:
+            # Quiet on both is no proof, but all that there is to wait for.
+            return seam.heard is None and beaten is not None and now >= beaten + self._grace
+        return seam.agreed(now, self._grace)
+
+    def cross(self, source: int, now: float) -> Crossed:
+        """The older source goes now, proven or not."""
+        seam = self._seam
+        if seam is None or seam.old is None or seam.new.number != source:
+            return Crossed(True, 0)
+        return self._retire_old(seam, seam.old, now)
+
+    def lost(self, source: int, now: float, why: str, cause: GapCause = "lost") -> None:
+        """``source`` brings no more. One that was only joining is forgotten with what it brought; what it brought
+        beyond the old one will come on that. Where none is left a gap opens, and no row of the next source is
+        compared with one that was delivered before."""
+        src, seam = self._live.get(source), self._seam
+        if src is None:
+            return
+        if seam is not None and seam.old is src:
+            seam.cause, seam.why = cause, why
+            self._retire_old(seam, src, now)
+        elif seam is not None and seam.old is not None:
+            self._forget_new(seam, now)
+        else:
+            if seam is not None:
+                self._finish(seam, now)
+            self._live.clear()
+            if self._outage is None:
+                self._outage = self._gaps.open(cause, self._last, (), why)
+
+    # ------------------------------------------------------------------ rows
+
+    def _deliver(self, source: int, raw: bytes, at: float) -> None:
+        if self._outage is not None:
+            self._gaps.close(self._outage, at)
+            self._outage = None
+        self._last = max(self._last, at)
+        self._history.add(raw, self._last)
+        self._out(source, raw, at)
+
+    def _pass(self, src: Source, rows: Rows, at: float) -> None:
+        """Deliver what no other source has delivered yet."""
+        keep = {
+            key: [self._is_new(src, key, row, at) for row in brought] for key, brought in rows.by_key.items()
+        }
+        count, kept = rows.count, sum(map(sum, keep.values()))
+        self.merged += count - kept
+        if kept == count:
+            # One without any row, such as errors alone, comes on each: the oldest source's is delivered.
+            if count or src is next(iter(self._live.values())):
+                self._deliver(src.number, rows.raw, at)
+        elif kept:
+            self._deliver(src.number, rows.only(keep), at)
+
+    def _is_new(self, src: Source, key: str, row: Fingerprint, at: float) -> bool:
+        owed = src.owed.get(key)
+        if owed is not None:
+            owed.forget_before(at - self._grace)
+            settled = owed.settle(row)
+            if settled is None:
+                self._disagree(key, DISAGREED, since=owed.rows[0][1])
+                settled = owed.settle(row)
+            if not owed.rows:
+                del src.owed[key]
+            if settled:
+                return False
+        self._note(src, key, row, at)
+        return True
+
+    def _note(self, src: Source, key: str, row: Fingerprint, at: float) -> None:
+        """``row`` is being delivered from ``src``: the other source is to bring it as well, or has been ahead."""
+        seam = self._seam
+        if seam is None or seam.old is None:
+            return
+        if key not in seam.placed:
+            alignment = seam.alignment(key)
+            alignment.add_old(row, at)
+            if len(alignment.log) > MOST_ROWS:
+                self._disagree(key, LAGS)
+            return
+        other = seam.old if src is seam.new else seam.new
+        if key not in other.owed:
+            other.owed[key] = Owed(in_order=key not in seam.doubted, sure=key not in seam.doubted)
+        owed = other.owed[key]
+        owed.rows.append((row, at))
+        if len(owed.rows) > MOST_ROWS:
+            self._disagree(key, LAGS)
+            owed.rows.popleft()
+
+    # ------------------------------------------------------------------ places
+
+    def _advance(self, now: float) -> None:
+        """Place what can be placed, release what need not be held, and see whether the seam is over."""
+        seam = self._seam
+        if seam is None:
+            return
+        for key, alignment in list(seam.aligning.items()):
+            self._align(seam, key, alignment, now)
+        while (released := seam.released()) is not None:
+            self._pass(seam.new, *released)
+        if seam.old is None and seam.live is not None and not seam.aligning:
+            for key, owed in list(seam.new.owed.items()):
+                owed.forget_before(now - self._grace)
+                if not owed.rows:
+                    del seam.new.owed[key]
+            if not seam.new.owed:
+                self._finish(seam, now)
+
+    def _align(self, seam: Seam, key: str, alignment: Alignment, now: float) -> None:
+        new_until = now - self._grace
+        old_until = (now if seam.gone is None else seam.gone) - self._grace
+        if not alignment.new:
+            last = alignment.forget_before(new_until)
+            if last is not None and seam.live is not None and last > seam.live + self._grace:
+                self._disagree(key, "the new link does not bring this cube's rows")
+            elif seam.gone is not None and not alignment.log:
+                seam.place(key, in_order=True, sure=True)
+            return
+        if not alignment.log and seam.gone is not None:
+            seam.place(key, in_order=True, sure=True)
+            return
+        places = alignment.places(old_until, new_until)
+        overdue = alignment.overdue(old_until)
+        forced = seam.gone is not None or seam.held_size > self._hold
+        if places is not None and len(places) == 1:
+            weigh = overdue or forced or alignment.worth_weighing(places[0])
+            content = weigh and self._evidence(seam, key, alignment, places[0]) >= PROOF
+            if content or overdue:
+                seam.proven.add(key)
+                if not content:
+                    seam.timed[key] = alignment.new_at[0]
+                seam.place(key, start=places[0], in_order=True, sure=True)
+                return
+        if overdue and places == []:
+            self._disagree(key, DISAGREED)
+        elif forced:
+            place = alignment.guess(places, *alignment.window(old_until, new_until))
+            self._doubt(seam, key, "" if seam.gone is not None else FULL)
+            seam.place(key, start=place or 0, in_order=place is not None, sure=False)
+
+    def _evidence(self, seam: Seam, key: str, alignment: Alignment, place: int) -> float:
+        return alignment.evidence(place, self._history.last(key, RARITY_ROWS, seam.before))
+
+    def _disagree(self, key: str, why: str, since: float | None = None) -> None:
+        """The sources do not bring the same sequence of this key: from now on its rows are only counted."""
+        for src in self._live.values():
+            if key in src.owed:
+                src.owed[key].in_order = src.owed[key].sure = False
+        if (seam := self._seam) is None:
+            return
+        self._doubt(seam, key, why, since)
+        if key in seam.aligning:
+            seam.place(key, in_order=False, sure=False)
+
+    def _doubt(self, seam: Seam, key: str, why: str = "", since: float | None = None) -> None:
+        """It cannot be shown any more that nothing of this key fell between the sources."""
+        seam.doubted.add(key)
+        seam.proven.discard(key)
+        if key not in seam.gaps and None not in seam.gaps:
+            start = seam.before if since is None else min(since, seam.before)
+            seam.gaps[key] = self._gaps.open(seam.cause, start, (key,), why or seam.why)
+
+    # ------------------------------------------------------------------ the end of a source
+
+    def _retire_old(self, seam: Seam, old: Source, now: float) -> Crossed:
+        self._advance(now)
+        del self._live[old.number]
+        seam.old, seam.gone = None, now
+        if seam.cause != "handover" or not old.keeps_up(now - self._grace):
+            # Time proves only as long as the old source was alive to bring what it had to.
+            for key, first in seam.timed.items():
+                if (seam.heard or seam.before) < first + self._grace:
+                    self._doubt(seam, key)
+                    if key in seam.new.owed:
+                        seam.new.owed[key].sure = False
+        silent = seam.live is None
+        if silent:
+            self._name_silence(seam)
+        else:
+            for key in sorted((self._keys | self._history.keys() | set(seam.aligning)) - set(seam.placed)):
+                self._name_unknown(seam, key, now)
+        self._advance(now)
+        return Crossed(not silent and not seam.gaps, self.merged - seam.merged)
+
+    def _name_silence(self, seam: Seam) -> None:
+        """Nothing came on the new source: a gap of all keys, unless one is open that began before."""
+        if self._outage is not None:
+            return
+        cause, start, why = seam.cause, seam.before, seam.why
+        if cause == "handover":
+            why = SILENT
+            if seam.heard is None:
+                cause, why = "quiet", "nothing came on either link while both were open, which proves nothing"
+                start = seam.before if seam.beaten is None else seam.joined
+        seam.gaps[None] = self._gaps.open(cause, start, (), why)
+
+    def _name_unknown(self, seam: Seam, key: str, now: float) -> None:
+        """A key of which nothing came on the new source, while others of the same operation did.
+
+        They show when it was live: what was published later would have come on it, and what was published before
+        has come on the old source, each within a grace.
+        """
+        alignment = seam.aligning.get(key) or Alignment()
+        early = seam.live is None or now < seam.live + self._grace
+        if not alignment.new and (alignment.log or early):
+            self._doubt(seam, key, SILENT if seam.cause == "handover" else "")
+
+    def _forget_new(self, seam: Seam, now: float) -> None:
+        """The new source goes before the old one, which still owes what the new one was ahead with."""
+        del self._live[seam.new.number]
+        (old,) = self._live.values()
+        old_only = Seam(None, old, seam.joined, seam.before, seam.merged, gone=now, live=now)
+        old_only.gaps, old_only.doubted, old_only.placed = seam.gaps, seam.doubted, seam.placed
+        self._seam = old_only
+        self._advance(now)
+
+    def _leave_behind(self) -> None:
+        """Another hand-over begins before the last one's new source has caught up: it may still do so."""
+        seam = self._seam
+        if seam is None:
+            return
+        for key in list(seam.aligning):
+            self._doubt(seam, key)
+            seam.place(key, in_order=False, sure=False)
+        for number in seam.gaps.values():
+            if self._outage is None:
+                self._outage = number
+            else:
+                self._gaps.close(number, self._last)
+        self._seam = None
+
+    def _finish(self, seam: Seam, now: float) -> None:
+        for key, number in seam.gaps.items():
+            whole = key in seam.proven if key is not None else bool(seam.proven) and seam.proven >= self._keys
+            self._gaps.close(number, now, JOINED_ON if whole else "")
+        self._seam = None

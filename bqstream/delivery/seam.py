@@ -1,0 +1,133 @@
+"""What is known of two sources of one operation while one takes over from the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from ..message import GapCause
+from .align import Alignment
+from .rows import Fingerprint, Rows
+
+
+@dataclass(slots=True)
+class Owed:
+    """Rows of one key that were delivered from another source, and that this one is still to bring.
+
+    ``in_order``: the next one must be the first of them; else they are only counted, each may come any time.
+    ``sure``: where the two stand was proven. If not, a row that is not brought within a grace is not waited for.
+    """
+
+    in_order: bool
+    sure: bool
+    rows: deque[tuple[Fingerprint, float]] = field(default_factory=deque)
+
+    def forget_before(self, time: float) -> None:
+        """Rows that came up to ``time``, a grace ago, are not waited for unless they are sure to come."""
+        while not self.sure and self.rows and self.rows[0][1] <= time:
+            self.rows.popleft()
+
+    def settle(self, row: Fingerprint) -> bool | None:
+        """Whether ``row`` was owed, and now no longer is; None: another one had to come first."""
+        if not self.rows:
+            return False
+        if self.rows[0][0] == row:
+            self.rows.popleft()
+            return True
+        if self.in_order:
+            return None
+        for index, (other, _) in enumerate(self.rows):
+            if other == row:
+                del self.rows[index]
+                return True
+        return False
+
+
+@dataclass(slots=True)
+class Source:
+    """One source that is being read; ``owed`` by response key, a key that owes nothing is not in it."""
+
+    number: int
+    owed: dict[str, Owed] = field(default_factory=dict)
+
+    def keeps_up(self, since: float) -> bool:
+        """Whether it has brought all that the other one had brought up to ``since``."""
+        return all(owed.rows[0][1] > since for owed in self.owed.values() if owed.rows)
+
+
+@dataclass(slots=True)
+class Seam:
+    """From the start on ``new`` until ``old`` has gone and ``new`` has brought all that ``old`` had delivered.
+
+    Times are monotonic seconds. A key is *aligning* until its common frame is known, and ``placed`` from then on.
+    ``proven`` are keys of which it was shown that nothing fell between the sources, ``doubted`` those of which it
+    cannot be shown any more. ``timed`` is when the first row came of keys that only time has proven.
+    """
+
+    old: Source | None
+    new: Source
+    joined: float
+    before: float  # when the last message before the start came in
+    merged: int  # the merge's count of rows at the start
+    gone: float | None = None  # when the old source went
+    cause: GapCause = "handover"
+    why: str = "it could not be shown that nothing fell between the two links"
+    live: float | None = None  # when the first payload came on the new source
+    heard: float | None = None  # when the last payload came on the old source
+    beaten: float | None = None
+    aligning: dict[str, Alignment] = field(default_factory=dict)
+    placed: dict[str, float | None] = field(default_factory=dict)
+    proven: set[str] = field(default_factory=set)
+    doubted: set[str] = field(default_factory=set)
+    timed: dict[str, float] = field(default_factory=dict)
+    gaps: dict[str | None, int] = field(default_factory=dict)  # None: of all keys
+    held: deque[tuple[Rows, float]] = field(default_factory=deque)
+    held_size: int = 0
+
+    def alignment(self, key: str) -> Alignment:
+        """The alignment of a key that is not placed yet."""
+        found = self.aligning.get(key)
+        if found is None:
+            found = self.aligning[key] = Alignment()
+        return found
+
+    def hold(self, rows: Rows, now: float) -> None:
+        """Keep what the new source brought until all of its keys are placed."""
+        if self.live is None:
+            self.live = now
+        for key, brought in rows.by_key.items():
+            if brought and key not in self.placed:
+                alignment = self.alignment(key)
+                for row in brought:
+                    alignment.add_new(row, now)
+        self.held.append((rows, now))
+        self.held_size += len(rows.raw)
+
+    def released(self) -> tuple[Rows, float] | None:
+        """The next payload that was held and need not be any more, with its time of arrival."""
+        if not self.held or any(
+            rows and key not in self.placed for key, rows in self.held[0][0].by_key.items()
+        ):
+            return None
+        rows, at = self.held.popleft()
+        self.held_size -= len(rows.raw)
+        return rows, at
+
+    def place(self, key: str, *, start: int = 0, in_order: bool, sure: bool) -> None:
+        """The new source owes what the log holds from ``start`` on; from now on whichever is ahead delivers."""
+        alignment = self.aligning.pop(key)
+        self.placed[key] = alignment.new_at[0] if alignment.new else None
+        rows = deque(zip(alignment.log[start:], alignment.log_at[start:], strict=True))
+        if rows:
+            self.new.owed[key] = Owed(in_order, sure, rows)
+
+    def agreed(self, now: float, grace: float) -> bool:
+        """Whether every key is known to be whole on the new source alone, and nothing has spoken against it for
+        a grace."""
+        if self.live is None or self.live > now - grace or self.doubted or self.held or self.old is None:
+            return False
+        if any(alignment.log or alignment.new for alignment in self.aligning.values()):
+            return False
+        if any(first is not None and first > now - grace for first in self.placed.values()):
+            return False
+        return self.new.keeps_up(now - grace) and self.old.keeps_up(now - grace)
