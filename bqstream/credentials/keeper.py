@@ -26,6 +26,7 @@ JITTER: Final = (
     0.1  # the share of the margin by which a refresh may come earlier, so that a fleet spreads out
 )
 SLICE: Final = 15.0  # seconds that are slept at once: a suspend or a clock that was set is noticed this soon
+SOON: Final = 0.001  # seconds: a wait that is shorter is over
 MIN_LIFE: Final = (
     0.25  # seconds between two fetches at least, lest an endpoint that repeats itself be hammered
 )
@@ -148,7 +149,7 @@ class Keeper:
     async def _until_due(self) -> None:
         """Wait until a token is wanted; wakes at least every ``SLICE`` seconds to look at both clocks."""
         self._woken = woken = asyncio.Event()
-        while self._fatal is None and (wait := self._due_in()) > 0:
+        while self._fatal is None and (wait := self._due_in()) > SOON:
             woken.clear()
             try:
                 async with asyncio.timeout(min(wait, SLICE) if wait < math.inf else None):
@@ -227,7 +228,7 @@ class Keeper:
     async def _sleep(self, seconds: float) -> None:
         """Sleep until the seconds have passed on either clock, looking every ``SLICE`` seconds."""
         monotonic, wall = self._clock.monotonic(), self._clock.wall()
-        while (left := seconds - max(self._clock.monotonic() - monotonic, self._clock.wall() - wall)) > 0:  # noqa: ASYNC110
+        while (left := seconds - max(self._clock.monotonic() - monotonic, self._clock.wall() - wall)) > SOON:  # noqa: ASYNC110
             await asyncio.sleep(min(left, SLICE))
 
     def _wake(self) -> None:

@@ -26,6 +26,15 @@ async def test_timers_fire_in_their_order() -> None:
 
 
 @virtual_time
+async def test_a_wait_for_a_rounding_error_does_not_spin_for_ever() -> None:
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(1e6)
+    end = loop.time() + 1e-9
+    while loop.time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(1e-13)
+
+
+@virtual_time
 async def test_a_suspend_moves_the_wall_clock_alone() -> None:
     clock = virtual_clock()
     suspend(600)
