@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 import pytest_asyncio
@@ -16,7 +16,7 @@ from bqstream.transport.websockets import WebsocketsEngine
 
 
 class EngineFactory(Protocol):
-    def __call__(self, **options: Any) -> Engine: ...
+    def __call__(self, *, outbox_bytes: int = ...) -> Engine: ...
 
 
 ENGINES: dict[str, EngineFactory] = {"websockets": WebsocketsEngine}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -57,7 +58,7 @@ async def test_a_close_frame_without_a_code_is_1005(engine: Engine) -> None:
 @pytest.mark.parametrize("tls", [False, True])
 async def test_an_end_without_a_close_frame_is_1006(engine: Engine, tls: bool) -> None:
     peer = Peer()
-    options = {"ssl": server_tls()} if tls else {}
+    options: dict[str, Any] = {"ssl": server_tls()} if tls else {}
     async with server(peer, **options) as url, running(engine, url, tls=client_tls()) as client:
         (await peer.open).transport.abort()
         assert (await client.closed()).code == 1006
@@ -67,7 +68,7 @@ async def test_an_end_without_a_close_frame_is_1006(engine: Engine, tls: bool) -
 @pytest.mark.parametrize("tls", [False, True])
 async def test_closing_sends_what_is_queued_then_code_and_reason(engine: Engine, tls: bool) -> None:
     peer = Peer()
-    options = {"ssl": server_tls()} if tls else {}
+    options: dict[str, Any] = {"ssl": server_tls()} if tls else {}
     async with server(peer, **options) as url, running(engine, url, tls=client_tls()) as client:
         for number in range(20):
             client.connection.send(str(number).encode() * 100_000)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection
@@ -72,7 +73,7 @@ async def test_a_message_over_the_limit_closes_with_1009_which_names_the_limit(
         codes.append((peer.protocol.close_rcvd and peer.protocol.close_rcvd.code) or 0)
 
     codes: list[int] = []
-    options = {"compression": way == "compressed", "max_message_bytes": 1000}
+    options: dict[str, Any] = {"compression": way == "compressed", "max_message_bytes": 1000}
     async with server(handler) as url, running(engine, url, **options) as client:
         closed = await client.closed()
         assert closed.code == 1009
@@ -241,7 +242,7 @@ async def test_an_outbox_over_its_bound_drops_the_connection_and_says_so(
 
     deaf = asyncio.Event()
     engine = make_engine(outbox_bytes=2 * MEBIBYTE)
-    options = {"ssl": server_tls()} if tls else {}
+    options: dict[str, Any] = {"ssl": server_tls()} if tls else {}
     async with server(handler, **options) as url, running(engine, url, tls=client_tls()) as client:
         await deaf.wait()
         for _ in range(64):
