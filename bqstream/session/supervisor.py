@@ -188,7 +188,8 @@ class Supervisor:
                 except HandoverFailed as failed:
                     rotate_at = self._now() + self._rotation_failed(failed.verdict, held)
                     self.state = State.LIVE
-                    self._serving = link
+                    if not link.ended:
+                        self._start_all(link, self._shared.timeouts.grace)  # what was added meanwhile
                 else:
                     self.rotations += 1
                     self._rotation_schedule.failures = 0
