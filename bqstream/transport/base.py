@@ -46,7 +46,7 @@ class DialError(Exception):
         self.permanent = permanent
 
 
-class UpgradeRefused(DialError):  # noqa: N818
+class UpgradeRefused(DialError):
     """The server answered the upgrade with an HTTP status; header names are lower case."""
 
     def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
@@ -77,12 +77,15 @@ class Connection(Protocol):
         """
 
     def pause_reading(self) -> None:
-        """Stop handing out frames, so that the peer feels the back-pressure of TCP. May be called twice."""
+        """Stop handing out frames, so that the peer feels the back-pressure of TCP. May be called twice.
+
+        Pongs are not read meanwhile, and an end that the peer brings about is told after ``resume_reading``.
+        """
 
     def resume_reading(self) -> None:
         """Go on after ``pause_reading``. May be called twice."""
 
-    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:  # noqa: ASYNC109
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         """Send what is queued and close; after ``timeout`` seconds drop the connection. Cancelling drops it
         too. Frames that come in before the peer's close frame are still handed out, unless reading is paused.
         """

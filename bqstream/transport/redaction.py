@@ -47,6 +47,8 @@ class Redactor:
         return _HEADER.sub(rf"\1{MASK}", text)
 
     def _without_fragments(self, text: str) -> str:
+        if len(text) < FRAGMENT:
+            return text
         fragments = self._fragments
         pieces: list[str] = []
         shown, hidden = 0, 0  # text[:hidden] is either in pieces already or to be masked

@@ -173,8 +173,7 @@ class _Connection:
 
     async def ping(self) -> None:
         try:
-            pong = await self._socket.ping()
-            await asyncio.shield(pong)  # a cancelled ping still has its pong come in
+            await (await self._socket.ping())
         except ConnectionClosed:
             pass
         else:
@@ -188,7 +187,7 @@ class _Connection:
     def resume_reading(self) -> None:
         self._reading.set()
 
-    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:  # noqa: ASYNC109
+    async def close(self, code: int = 1000, reason: str = "", *, timeout: float) -> None:
         self._closing = True
         if not self._reading.is_set():
             self._mute()  # the peer's close frame may stand behind data that nobody wants
