@@ -60,11 +60,12 @@ class _Root:
 
     def __init__(self, field: Field) -> None:
         self.key = field.key
-        self.cubes = [(child.key, plan_of(field, child)) for child in field.children if child.children]
+        children = field.children or ()
+        self.cubes = [(child.key, plan_of(field, child)) for child in children if child.children is not None]
         self._cube = Cube(field.name, "", False, "")
-        scalars = [child for child in field.children if not child.children]
+        scalars = [child for child in children if child.children is None]
         self._scalars = [(child.key, leaf(field.name, "", (child.name,))) for child in scalars]
-        self._own = None if field.children else leaf(field.name, "", (field.name,))
+        self._own = None if field.children is not None else leaf(field.name, "", (field.name,))
 
     @property
     def keys(self) -> list[str]:

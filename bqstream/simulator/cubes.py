@@ -33,11 +33,11 @@ def _refuse(field: Field, why: str) -> Refusal:
 
 def _is_metric(field: Field) -> bool:
     asks = field.arguments.keys() & {"maximum", "minimum", "where", "if"}
-    return not field.children and (field.name in metrics.METRICS or bool(asks))
+    return field.children is None and (field.name in metrics.METRICS or bool(asks))
 
 
 def _holds_metric(field: Field) -> bool:
-    return _is_metric(field) or any(_holds_metric(child) for child in field.children)
+    return _is_metric(field) or any(_holds_metric(child) for child in field.children or ())
 
 
 def _listed(value: Any) -> list[Any]:
@@ -76,7 +76,7 @@ class CubePlan:
 
     def __init__(self, cube: Cube, field: Field) -> None:
         self.cube = cube
-        self.aggregate = any(_holds_metric(child) for child in field.children)
+        self.aggregate = any(_holds_metric(child) for child in field.children or ())
         where = filters.read(field.arguments.get("where") or {}, cube.root, cube.name)
         of_block = filters.AllOf(tuple(part for part in where.parts if filters.of_block(part)))
         of_rows = filters.AllOf(tuple(part for part in where.parts if not filters.of_block(part)))
@@ -87,7 +87,7 @@ class CubePlan:
         self._named: dict[str, Show] = {}
         self._keys: list[Show] = []  # the dimensions that rows are grouped by
         self._having: list[tuple[Show, filters.Check]] = []
-        self.show = self._object(field.children, (), ())
+        self.show = self._object(field.children or (), (), ())
         self._limits(field)
 
     # --- which rows -----------------------------------------------------------------------------------------------
@@ -169,8 +169,8 @@ class CubePlan:
         }
 
     def _field(self, field: Field, path: Path, keys: tuple[str, ...]) -> Show:
-        if field.children:
-            return self._nested(field, path, keys)
+        if field.children is not None:
+            return self._nested(field.children, path, keys)
         show = self._scalar(field, path)
         self._named["_".join(keys)] = show
         if "selectWhere" in field.arguments:
@@ -180,12 +180,12 @@ class CubePlan:
             self._keys.append(show)
         return show
 
-    def _nested(self, field: Field, path: Path, keys: tuple[str, ...]) -> Show:
+    def _nested(self, children: Sequence[Field], path: Path, keys: tuple[str, ...]) -> Show:
         found = self._leaf(path)
         if not found.objects:
-            return self._object(field.children, path, keys)
+            return self._object(children, path, keys)
         outer, self._keys = self._keys, []  # a list is one dimension as a whole
-        inner = self._object(field.children, path, keys)
+        inner = self._object(children, path, keys)
         self._keys = outer
 
         def show(group: Group) -> list[Any]:

@@ -241,6 +241,15 @@ def _part(key: str, value: Any, root: str, cube: str, path: Path, at: str) -> Co
         here = (*path, key)
         if isinstance(value, bool):
             return Test(leaf(root, cube, here), "eq", value, _equal(value))
+        found = leaf(root, cube, here)
+        if (
+            (found.objects or found.values)
+            and isinstance(value, dict)
+            and any(k[:1].isupper() for k in value)
+        ):
+            raise Refusal(
+                {"message": f"Fields are asked of the elements of the list at {at}.{key}: use includes"}
+            )
         return read(value, root, cube, here)
     if not path:
         raise Refusal({"message": f'Field "{key}" is not defined in the filter at {at}'})
@@ -400,7 +409,7 @@ def satisfy(value: Any, rule: dict[str, Any], bits: int, now: datetime) -> Any:
         )
     if rule.keys() & {"gt", "ge", "lt", "le"}:
         return _between(rule, value, bits)
-    return _as_text(rule, "" if value is None else str(value))
+    return _as_text(rule, value)
 
 
 def _in_form(constant: Any, like: Any) -> Any:
@@ -427,18 +436,19 @@ def _between(rule: dict[str, Any], value: Any, bits: int) -> Any:
     return float(point) if isinstance(value, float) else format(point, "f")
 
 
-def _as_text(rule: dict[str, Any], text: str) -> str:
+def _as_text(rule: dict[str, Any], value: Any) -> Any:
+    text = "" if value is None else str(value)
     for name, constant in rule.items():
-        operation = name.removesuffix("CaseInsensitive")
-        if operation == "includes":
-            text = f"{text[:8]}{constant}{text[8:]}"
-        elif operation == "startsWith":
-            text = constant + text[len(constant) :]
-        elif operation == "endsWith":
-            text = text[: max(len(text) - len(constant), 0)] + constant
-        elif operation == "like":
-            text = constant.replace("%", "").replace("_", "x")
-    return text
+        match name.removesuffix("CaseInsensitive"):
+            case "includes":
+                value = text = f"{text[:8]}{constant}{text[8:]}"
+            case "startsWith":
+                value = text = constant + text[len(constant) :]
+            case "endsWith":
+                value = text = text[: max(len(text) - len(constant), 0)] + constant
+            case "like":
+                value = text = constant.replace("%", "").replace("_", "x")
+    return value
 
 
 def _satisfy_list(value: list[Any], rule: dict[str, Any], bits: int, now: datetime) -> list[Any]:

@@ -31,12 +31,12 @@ _DEEPEST = 64
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """``key``: as it is called in the answer. ``only``: the union member that it is selected for."""
+    """``key``: as it is called in the answer. ``children``: None for a leaf. ``only``: for which union member."""
 
     name: str
     key: str
     arguments: dict[str, Any]
-    children: tuple[Field, ...]
+    children: tuple[Field, ...] | None
     only: str | None = None
 
 
@@ -145,12 +145,13 @@ class _Reader:
 
     def _field(self, node: FieldNode, only: str | None, depth: int) -> Field:
         arguments = {a.name.value: self._value(a.value) for a in node.arguments or ()}
-        inner = node.selection_set.selections if node.selection_set else ()
+        if node.selection_set and not node.selection_set.selections:  # newer parsers let it pass
+            raise _at(node.selection_set, 'Syntax Error: Expected Name, found "}".')
         return Field(
             node.name.value,
             node.alias.value if node.alias else node.name.value,
             {name: value for name, value in arguments.items() if value is not Undefined},
-            self.fields(inner, None, depth + 1),
+            self.fields(node.selection_set.selections, None, depth + 1) if node.selection_set else None,
             only,
         )
 
@@ -197,6 +198,8 @@ def _merge(one: Field, other: Field) -> Field:
                 "message": f'Fields "{one.key}" conflict because "{one.name}" and "{other.name}" differ. Use aliases.'
             }
         )
+    if one.children is None or other.children is None:
+        return one
     children = {(child.key, child.only): child for child in one.children}
     for child in other.children:
         place = (child.key, child.only)

@@ -137,7 +137,7 @@ def signature(row: Row, leaf: Leaf, bits: int) -> str:
 
 
 def block_hash(row: Row, leaf: Leaf, bits: int) -> str:
-    found = row.block.hash if leaf.path[-1] == "Hash" else row.block.parent_hash
+    found = row.block.parent_hash if leaf.path[-1] == "ParentHash" else row.block.hash
     if leaf.root == "Solana":
         return base58(int(found[2:18], 16))
     return found[2:] if leaf.root == "Tron" else found
