@@ -148,6 +148,8 @@ class Faults:
     def refuse_acks(
         self, count: int = 1, how: Literal["connection_error", "4401", "4403", "silence"] = "connection_error"
     ) -> None:
+        if how not in ("connection_error", "4401", "4403", "silence"):
+            raise ValueError("how is connection_error, 4401, 4403 or silence")
         self._service.refuse_acks, self._service.refuse_acks_how = count, how
 
     def token_endpoint(

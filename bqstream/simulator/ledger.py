@@ -117,10 +117,10 @@ class Ledger:
         return None if account is None else account.started
 
     def rows(
-        self, document: str, variables: dict[str, Any] | None = None
+        self, document: str, variables: dict[str, Any] | None = None, *, since: int | None = None
     ) -> Iterator[tuple[Emission, str, Any]]:
-        """Every owed row with the emission that carried it, oldest first."""
-        account = self._account(document, variables)
+        """Every owed row with the emission that carried it, oldest first; or every one after emission ``since``."""
+        account = self._account(document, variables, None, since)
         for emission in self._emissions[account.started :]:
             for cube, row in _rows(account.prepared, emission):
                 yield emission, cube, row

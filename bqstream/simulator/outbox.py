@@ -37,7 +37,7 @@ class Outbox:
         self._on_full = on_full
         self._on_data = on_data
         self._urgent: deque[tuple[WSMsgType, bytes]] = deque()
-        self._data: deque[tuple[float, bytes]] = deque()
+        self._data: deque[tuple[float, bytes, bool]] = deque()
         self._size = 0
         self._padding = 0
         self._wake = asyncio.Event()
@@ -54,11 +54,21 @@ class Outbox:
 
     def data(self, frame: bytes) -> None:
         """Send after this socket's lag."""
+        if self._padding:
+            frame, self._padding = frame + b" " * self._padding, 0
+        self._late(frame, True)
+
+    def last(self, frame: bytes) -> None:
+        """Send the frame that ends an operation: after the data that waits, since none may follow it."""
+        if self._data_open:
+            self._late(frame, False)
+        else:
+            self.urgent(frame)
+
+    def _late(self, frame: bytes, is_data: bool) -> None:
         if self._open and self._data_open:
-            if self._padding:
-                frame, self._padding = frame + b" " * self._padding, 0
             due = asyncio.get_running_loop().time() + self.lag if self.lag else 0.0
-            self._data.append((due, frame))
+            self._data.append((due, frame, is_data))
             self._put(frame)
 
     def _put(self, frame: bytes) -> None:
@@ -77,7 +87,7 @@ class Outbox:
     def stop_data(self) -> None:
         """Send no data any more; what waited is let go."""
         self._data_open = False
-        self._size -= sum(len(frame) for _, frame in self._data)
+        self._size -= sum(len(frame) for _, frame, _ in self._data)
         self._data.clear()
         self._wake.set()
 
@@ -102,9 +112,10 @@ class Outbox:
                     opcode, frame = self._urgent.popleft()
                     await self._ws.send_frame(frame, opcode)
                 elif self._data and self._due():
-                    _, frame = self._data.popleft()
+                    _, frame, is_data = self._data.popleft()
                     await self._ws.send_frame(frame, WSMsgType.TEXT)
-                    self._on_data()
+                    if is_data:
+                        self._on_data()
                 else:
                     await self._pause()
                     continue

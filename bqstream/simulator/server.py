@@ -175,7 +175,7 @@ class Simulator:
 
     async def _serve(self, name: str, app: web.Application) -> None:
         # The sockets are reset before a stop, so that no handler is left to wait for.
-        runner = self._runners[name] = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = self._runners[name] = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await self._listen(name)
 

@@ -145,7 +145,7 @@ class Socket:
     def fail(self, operation: str, errors: list[dict[str, Any]]) -> None:
         """End one operation with ``error``."""
         self._end(operation)
-        self.outbox.urgent(self._dialect.error(operation, errors))
+        self.outbox.last(self._dialect.error(operation, errors))
 
     def token_expired(self) -> None:
         """Do what the server does with an open socket whose token expires."""
@@ -184,7 +184,9 @@ class Socket:
             for operation in list(self.operations):
                 self._end(operation)
             self.record.closed = asyncio.get_running_loop().time()
-            self.record.close_code = self._ws.close_code
+            theirs = self._ws.close_code
+            told = self._closing.done() and not self._closing.cancelled()
+            self.record.close_code = self._closing.result()[0] if told else theirs and int(theirs)
 
     async def _stay_alive(self) -> None:
         while (interval := self._settings.keepalive) is not None:
@@ -367,7 +369,7 @@ class Socket:
                 self._end(operation)
         elif self._settings.honour_stop and operation in self.operations:
             self._end(operation)
-            self.outbox.urgent(wire.frame("complete", id=operation))
+            self.outbox.last(wire.frame("complete", id=operation))
 
     # Book-keeping.
 
