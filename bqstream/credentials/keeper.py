@@ -20,7 +20,7 @@ from .token import HeldToken
 
 MAX_MARGIN: Final = 300.0  # seconds before expiry at which a token is refreshed, at most …
 MARGIN_SHARE: Final = (
-    0.6  # … and as a share of its lifetime, so that a token of seconds is refreshed in time too
+    0.55  # … and as a share of its lifetime, so that a token of seconds leaves both links the same time
 )
 JITTER: Final = (
     0.1  # the share of the margin by which a refresh may come earlier, so that a fleet spreads out

@@ -123,11 +123,12 @@ class Seam:
 
     def agreed(self, now: float, grace: float) -> bool:
         """Whether every key is known to be whole on the new source alone, and nothing has spoken against it for
-        a grace."""
-        if self.live is None or self.live > now - grace or self.doubted or self.held or self.old is None:
+        half a grace: long enough for another order to show, and short enough to leave time for the next one."""
+        settled = now - grace / 2
+        if self.live is None or self.live > settled or self.doubted or self.held or self.old is None:
             return False
         if any(alignment.log or alignment.new for alignment in self.aligning.values()):
             return False
-        if any(first is not None and first > now - grace for first in self.placed.values()):
+        if any(first is not None and first > settled for first in self.placed.values()):
             return False
         return self.new.keeps_up(now - grace) and self.old.keeps_up(now - grace)

@@ -33,14 +33,14 @@ class Schedule:
         if self._backoff.attempts is not None and self.failures >= self._backoff.attempts:
             return None
         if verdict.retry_after is not None:
-            return verdict.retry_after
+            return max(verdict.retry_after, self._backoff.initial)  # "0" must not have us hammer
         state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only the count is read
         state.attempt_number = self.failures
         wait = float(self._exponential(state))
         if verdict.floor:
             # A rate limit: doubled from its floor, and jittered upwards only (docs: plans/rate-limits).
             wait = min(
-                max(wait, verdict.floor * 2.0 ** (self.failures - 1)),
+                max(wait, verdict.floor * 2.0 ** min(self.failures - 1, 100)),
                 max(self._backoff.maximum, verdict.floor),
             )
             return wait + self._uniform(0.0, wait * 0.1)

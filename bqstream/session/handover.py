@@ -73,13 +73,11 @@ _TABLE: Final[dict[tuple[Phase, Input], tuple[Phase, Decision]]] = {
 class Sight:
     """What the driver sees of one operation during the overlap.
 
-    ``old_messages``  what the old link brought for it since it was started on the new one.
-    ``old_late``      those of them that came later than grace after that start.
+    ``old_late``      what the old link brought for it later than grace after its start on the new one.
     ``new_messages``  what the new link brought for it; ``None`` where it does not run there.
     """
 
     crossed: bool
-    old_messages: int = 0
     old_late: int = 0
     new_messages: int | None = None
 
@@ -122,6 +120,4 @@ class Handover:
             return self.tell(now, Input.ALL_CROSSED)
         if now < self.deadline:
             return Decision.NOTHING
-        # No grace is left to wait out: what the new link has not brought by now counts as silence.
-        capped = any(s.old_messages >= CAP_MESSAGES and s.new_messages == 0 for s in sights)
-        return self.tell(now, Input.CAPPED if capped else Input.TIME_UP)
+        return self.tell(now, Input.TIME_UP)

@@ -11,8 +11,8 @@ from .. import events
 from ..credentials.token import HeldToken
 from ..protocol.verdicts import Verdict
 from .dialer import DialRefused
-from .handover import Decision, Handover, Input, Sight
-from .link import Link
+from .handover import CAP_MESSAGES, Decision, Handover, Input, Sight
+from .link import Entry, Link
 from .links import Links, Shared
 from .operation import Operation
 
@@ -105,7 +105,10 @@ class Rotation:
                 beating.cancel_scope.cancel()
         match decision:
             case Decision.CROSS:
+                silent = sight.silent()
                 self._cross(old, new)
+                if silent:
+                    self._links.tasks.start_soon(self._doubt_silence, new, silent, handover.grace)
             case Decision.PROMOTE:
                 self._links.drop(old, self._links.judge(old))
                 self._start_all(new, self._shared.timeouts.grace)
@@ -143,6 +146,18 @@ class Rotation:
                 )
         self._links.close_soon(old)
         self._handed_over(old, new, "overlap", unproven, merged)
+
+    async def _doubt_silence(self, link: Link, silent: list[Entry], grace: float) -> None:
+        """There was no time to tell a lagging link from one that the plan's cap keeps silent: look once more."""
+        await anyio.sleep(grace)
+        if any(entry.messages == 0 and link.running.get(entry.operation.key) is entry for entry in silent):
+            self._cap_shown()
+            link.want_rotation()
+
+    def _cap_shown(self) -> None:
+        self._overlap_from = self._now() + OVERLAP_AGAIN
+        why = "the plan's cap on concurrent subscriptions keeps a second link silent: handing over by replacing"
+        self._shared.emit(events.Refused, what="overlap", why=why)
 
     async def _give_up(self, old: Link, new: Link, held: HeldToken) -> Link:
         """The plan's cap: ``new`` goes, and what it holds with it."""
@@ -222,6 +237,16 @@ class _Sight:
         times = [answer for answer in answers if answer is not None]
         self._beaten = max(times) if len(times) == 2 else None
 
+    def silent(self) -> list[Entry]:
+        """What brought nothing on the new link, though the old one was busy with it."""
+        return [
+            entry
+            for key, entry in self._new.running.items()
+            if not entry.messages
+            and (old := self._old.running.get(key)) is not None
+            and old.messages - self._at_start.get(key, old.messages) >= CAP_MESSAGES
+        ]
+
     def look(self, now: float) -> list[Sight]:
         if self._at_grace is None and now >= self._late_from:
             self._at_grace = {key: entry.messages for key, entry in self._old.running.items()}
@@ -241,7 +266,6 @@ class _Sight:
         late = old.messages - self._at_grace.get(key, old.messages) if self._at_grace is not None else 0
         return Sight(
             crossed=key in self._crossed,
-            old_messages=old.messages - self._at_start.get(key, old.messages),
             old_late=late,
             new_messages=new.messages,
         )
