@@ -133,8 +133,6 @@ class Core:
             self.stray += self._was_ours(name)
             return _ALIVE
         payload = bytes(opened.payload)
-        if not payload.isascii() and not _is_utf8(payload):
-            return self._break(4400, "a payload that is not UTF-8")
         if not answered:
             self._live[name] = True
         return Next(name, payload) if payload.startswith(_HAS_DATA) else self._examine(name, payload)
@@ -198,11 +196,3 @@ class Core:
             raise RuntimeError(f"{cause} while the connection is {self._state.value}")
         self._state = state
         self._handlers = self.frames[state]
-
-
-def _is_utf8(payload: bytes) -> bool:
-    try:
-        payload.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -56,11 +56,19 @@ _encode = msgspec.json.Encoder().encode
 
 
 def opened(frame: bytes) -> Envelope | None:
-    """The envelope in ``frame``; ``None`` where it holds no JSON object, or one nested too deeply."""
+    """The envelope in ``frame``; ``None`` where it holds no JSON object, or one nested too deeply.
+
+    The decoder passes over strings that it need not look at, so that their UTF-8 is checked here: what is not
+    (RFC 6455 section 8.1) would fail later, in the hands of a user.
+    """
     try:
+        if not frame.isascii():
+            frame.decode()
         return _strict(frame)
-    except _UNREADABLE:
+    except msgspec.ValidationError:
         return _opened_loosely(frame)
+    except _UNREADABLE:
+        return None
 
 
 def _opened_loosely(frame: bytes) -> Envelope | None:
