@@ -15,11 +15,11 @@ from typing import Any
 import msgspec
 
 from . import selection
-from .chain import Block, Chain, Cube, Row
+from .chain import Block, Chain, Row
 from .cubes import CubePlan, plan_of
 from .filters import Refusal
 from .selection import Field
-from .values import leaf
+from .values import Cube, leaf
 
 __all__ = ["Prepared", "Refusal", "prepare", "rows_of"]
 

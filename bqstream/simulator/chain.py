@@ -14,46 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
-from .filters import Rules, satisfy
-from .values import Leaf, mix, salt
+from .lessons import Lessons, Rules, satisfy
+from .values import Cube, Leaf, mix, salt
 
 _FIRST = 21_000_000
 _REMEMBERED = 16  # blocks whose rows are kept once made; older ones are made anew for each query
-_MOST_PROFILES = 4096  # a cube
-
-
-class Cube(NamedTuple):
-    """Where rows stand: one network's cube, on the chain or in its mempool."""
-
-    root: str
-    network: str
-    mempool: bool
-    name: str
-
-
-Profile = tuple[Rules, ...]  # the ways to pass one filter
-
-
-class Lessons:
-    """The filters that a chain has been asked for, by cube. Grows by replacement: what a block took stays as it was."""
-
-    def __init__(self) -> None:
-        self.profiles: dict[Cube, tuple[Profile, ...]] = {}
-        self._heard: set[str] = set()
-        self._known: set[tuple[Cube, str]] = set()
-
-    def learn(self, fingerprint: str, profiles: list[tuple[Cube, Profile]]) -> None:
-        if fingerprint in self._heard:
-            return
-        self._heard.add(fingerprint)
-        for cube, profile in profiles:
-            known = (cube, repr(profile))
-            if known not in self._known and any(profile):
-                self._known.add(known)
-                learned = (*self.profiles.get(cube, ()), profile)
-                self.profiles = {**self.profiles, cube: learned[-_MOST_PROFILES:]}
 
 
 class Row:
@@ -124,11 +91,12 @@ class Content:
         self._rows: dict[Cube, tuple[Row, ...]] | None = {}
 
     def rows(self, block: Block, cube: Cube) -> tuple[Row, ...]:
-        if self._rows is None:
+        kept = self._rows
+        if kept is None:
             return tuple(self._make(block, cube))
-        if cube not in self._rows:
-            self._rows[cube] = tuple(self._make(block, cube))
-        return self._rows[cube]
+        if cube not in kept:
+            kept[cube] = tuple(self._make(block, cube))
+        return kept[cube]
 
     def forget(self) -> None:
         """Keep no rows from now on: they are made anew when asked for."""

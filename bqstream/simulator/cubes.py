@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from . import filters, metrics
-from .chain import Block, Content, Cube, Profile, Row
+from . import filters, lessons, metrics
+from .chain import Block, Content, Row
 from .filters import Predicate, Refusal
 from .selection import Field
-from .values import Leaf, Path, leaf, moment
+from .values import Cube, Leaf, Path, leaf, moment
 
 Group = Sequence[Row]
 Show = Callable[[Group], Any]  # a cube of facts shows groups of one
@@ -83,7 +83,7 @@ class CubePlan:
         self._blocks, self._passes = filters.predicate(of_block), filters.predicate(of_rows)
         self._from, self._till = filters.bounds(of_block)
         self._portions: dict[Content, list[list[Any]]] = {}
-        self.profile: Profile = tuple(filters.alternatives(where))
+        self.profile: lessons.Profile = tuple(lessons.alternatives(where))
         self._named: dict[str, Show] = {}
         self._keys: list[Show] = []  # the dimensions that rows are grouped by
         self._having: list[tuple[Show, filters.Check]] = []

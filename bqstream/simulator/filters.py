@@ -1,16 +1,14 @@
-"""``where``: read once, asked of every row, and taught to the chain.
+"""``where``: read once, and asked of every row.
 
 A filter has the levels of the selection, fields with a capital and operators without (graphql/filters). Conditions
-side by side and in a list are joined by AND, those under ``any`` by OR. What is read here is used twice: `predicate`
-asks a row, and `alternatives` tells a chain which values a row must hold to pass, so that a filter for one address
-finds rows of that address in the blocks to come.
+side by side and in a list are joined by AND, those under ``any`` by OR.
 """
 
 from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 Check = Callable[[Any, datetime], bool]  # value, now
 Predicate = Callable[["Row", datetime], bool]
-Rules = dict[Path, dict[str, Any]]  # a leaf's path to the operators that its value has to satisfy
-_MOST_ALTERNATIVES = 16
 
 
 class Refusal(Exception):
@@ -70,7 +66,7 @@ Condition = AllOf | AnyOf | Test | Elements
 # --- operators ----------------------------------------------------------------------------------------------------
 
 
-def _number(value: Any) -> Any:
+def number(value: Any) -> Any:
     """Something that compares with numbers, or None."""
     if isinstance(value, str):
         try:
@@ -88,19 +84,19 @@ def _instant(value: str) -> datetime:
 def _same(value: Any, constant: Any) -> bool:
     if type(value) is type(constant) or isinstance(value, bool) or isinstance(constant, bool):
         return bool(value == constant)
-    number = _number(constant)
-    return number is not None and bool(_number(value) == number)
+    found = number(constant)
+    return found is not None and bool(number(value) == found)
 
 
 def _numeric(compare: Callable[[Any, Any], bool]) -> Callable[[Any], Check]:
     def make(constant: Any) -> Check:
-        limit = _number(constant)
+        limit = number(constant)
         if limit is None:
             raise ValueError("a number is expected")
 
         def check(value: Any, now: datetime) -> bool:
-            number = _number(value)
-            return number is not None and compare(number, limit)
+            found = number(value)
+            return found is not None and compare(found, limit)
 
         return check
 
@@ -336,127 +332,3 @@ def _ask_list(condition: Elements) -> Predicate:
 def _ask_scalar(condition: Condition, value: Any, now: datetime) -> bool:
     assert isinstance(condition, AllOf)
     return all(part.check(value, now) for part in condition.parts if isinstance(part, Test))
-
-
-# --- teaching -----------------------------------------------------------------------------------------------------
-
-
-def alternatives(condition: Condition) -> list[Rules]:
-    """Ways to pass, at most a few: what each leaf must satisfy. An element n of a list stands at ``list, #n, …``."""
-    match condition:
-        case AllOf(parts):
-            ways: list[Rules] = [{}]
-            for place, part in enumerate(parts):
-                more = (
-                    [_nth(way, place) for way in alternatives(part)]
-                    if isinstance(part, Elements)
-                    else alternatives(part)
-                )
-                ways = [_merged(one, other) for one in ways for other in more][:_MOST_ALTERNATIVES]
-            return ways
-        case AnyOf(parts):
-            return [way for part in parts for way in alternatives(part)][:_MOST_ALTERNATIVES]
-        case Test(found, name, value, _):
-            if found is None or not found.learnable:
-                return [{}]
-            return [{found.path: {name: value}} | dict(_union_type(found))]
-        case Elements(found, name, each):
-            return _list_rules(found, name, each)
-
-
-def _list_rules(found: Leaf, name: str, each: Condition) -> list[Rules]:
-    if name == "length" or found.values:
-        assert isinstance(each, AllOf)
-        wanted = {part.name: part.value for part in each.parts if isinstance(part, Test)}
-        return [{found.path: {name: wanted}}]
-    if name not in ("includes", "startsWith"):
-        return [{}]
-    depth = len(found.path)
-    return [
-        {(*path[:depth], "#", *path[depth:]): rule for path, rule in way.items()}
-        for way in alternatives(each)
-    ]
-
-
-def _nth(way: Rules, place: int) -> Rules:
-    """Each condition on a list is met by an element of its own."""
-    return {tuple(f"#{place}" if step == "#" else step for step in path): rule for path, rule in way.items()}
-
-
-def _merged(one: Rules, other: Rules) -> Rules:
-    return one | {path: one.get(path, {}) | rule for path, rule in other.items()}
-
-
-def _union_type(found: Leaf) -> Iterator[tuple[Path, dict[str, Any]]]:
-    if found.path[-2:-1] == ("Value",):
-        names = {"bigInteger": "BigInt", "bool": "Boolean", "hex": "Bytes"}
-        kind = names.get(found.path[-1], found.path[-1].capitalize())
-        yield (*found.path[:-1], "__typename"), {"is": f"{found.root}_ABI_{kind}_Value_Arg"}
-
-
-def satisfy(value: Any, rule: dict[str, Any], bits: int, now: datetime) -> Any:
-    """The value itself where it satisfies the rule, else one in its form that does."""
-    if isinstance(value, list):
-        return _satisfy_list(value, rule, bits, now)
-    if all(_OPERATORS[name](constant)(value, now) for name, constant in rule.items()):
-        return value
-    for name in ("is", "eq"):
-        if name in rule:
-            return _in_form(rule[name], value)
-    if "in" in rule:
-        return _in_form(
-            rule["in"][bits % len(rule["in"])] if isinstance(rule["in"], list) else rule["in"], value
-        )
-    if rule.keys() & {"gt", "ge", "lt", "le"}:
-        return _between(rule, value, bits)
-    return _as_text(rule, value)
-
-
-def _in_form(constant: Any, like: Any) -> Any:
-    """The constant as the field would write it: a number in a field of strings is a string."""
-    if isinstance(like, str) and not isinstance(constant, str | bool):
-        return str(constant)
-    if isinstance(like, int | float) and not isinstance(like, bool) and isinstance(constant, str):
-        number = _number(constant)
-        return constant if number is None else type(like)(number)
-    return constant
-
-
-def _between(rule: dict[str, Any], value: Any, bits: int) -> Any:
-    low = max((Decimal(str(rule[name])) for name in ("gt", "ge") if name in rule), default=None)
-    high = min((Decimal(str(rule[name])) for name in ("lt", "le") if name in rule), default=None)
-    if low is None or high is None:
-        span = max(abs(low if low is not None else high or Decimal(0)), Decimal(1))
-        low, high = (
-            (low, low + span) if low is not None else ((high or Decimal(0)) - span, high or Decimal(0))
-        )
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(low) + (1 if high - low >= 1 else 0)
-    point = low + (high - low) * (1 + bits % 998) / 1000
-    return float(point) if isinstance(value, float) else format(point, "f")
-
-
-def _as_text(rule: dict[str, Any], value: Any) -> Any:
-    text = "" if value is None else str(value)
-    for name, constant in rule.items():
-        match name.removesuffix("CaseInsensitive"):
-            case "includes":
-                value = text = f"{text[:8]}{constant}{text[8:]}"
-            case "startsWith":
-                value = text = constant + text[len(constant) :]
-            case "endsWith":
-                value = text = text[: max(len(text) - len(constant), 0)] + constant
-            case "like":
-                value = text = constant.replace("%", "").replace("_", "x")
-    return value
-
-
-def _satisfy_list(value: list[Any], rule: dict[str, Any], bits: int, now: datetime) -> list[Any]:
-    for name, wanted in rule.items():
-        if name == "length":
-            length = satisfy(len(value), wanted, bits, now)
-            value = (value * length)[:length] if value else [0] * length
-        elif name in ("includes", "endsWith", "startsWith"):
-            element = satisfy(value[0] if value else 0, wanted, bits, now)
-            value = [element, *value] if name == "startsWith" else [*value, element]
-    return value

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from .chain import Row
@@ -42,6 +42,15 @@ def mix(bits: int) -> int:
 def salt(*parts: object) -> int:
     """64 bits that stand for these names or numbers, the same in every process."""
     return int.from_bytes(blake2b(repr(parts).encode(), digest_size=8).digest(), "big")
+
+
+class Cube(NamedTuple):
+    """Where rows stand: one network's cube, on the chain or in its mempool."""
+
+    root: str
+    network: str
+    mempool: bool
+    name: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -114,7 +123,7 @@ def moment(time: datetime) -> str:
 @lru_cache(maxsize=65_536)
 def address_of(root: str, number: int) -> str:
     bits = salt("address", number)
-    if root in ("Solana",):
+    if root == "Solana":
         return base58(bits)
     return "T" + base58(bits, 33) if root == "Tron" else "0x" + hexadecimal(bits, 20)
 
@@ -341,7 +350,7 @@ _ASSETS = [("ETH", "Ether", 18), ("USDC", "USD Coin", 6), ("USDT", "Tether USD",
 _METHODS = one_of("transfer", "swap", "approve", "mint", "burn", "deposit", "withdraw", "create")
 _PROTOCOLS = one_of("uniswap_v2", "uniswap_v3", "raydium_amm", "orca_whirlpool", "pancake_swap_v3", "curve")
 _NETWORKS = one_of("Ethereum", "Solana", "Base", "Binance Smart Chain", "Arbitrum", "Matic", "Optimism")
-_OF_ASSET = r"\.(\w*Currency[AB]?|Token|\w+Token|Asset)\."
+_OF_ASSET = r"\.(\w*Currency[AB]?|Token|\w+Token|Asset|Pair)\."
 
 # Searched in "Root.Cube.Path.To.Leaf", first match wins.
 _RULES: list[tuple[re.Pattern[str], Kind]] = [
@@ -362,13 +371,15 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
         (r"Interval\.Time\.(Start|End)$", interval),
         (r"Duration$", one_of(1, 3, 5, 10, 30, 60, 300, 900, 1800, 3600)),
         (r"TargetVolume$", one_of(1_000, 10_000, 100_000, 1_000_000)),
+        (r"Transaction\.Time$", time),
         (r"(CreatedAt|Time|At)$", earlier),
+        (_OF_ASSET + r"Decimals$", asset("decimals")),
         # order and counts
         (r"(Transaction|TransactionHeader)\.Index$", transaction_index),
         (r"(Outcome|Outcomes|CallerIndex|Caller)(\.Index)?$", small),
         (r"(Index|SeqNumber)$", ordinal),
         (r"\.Nonce$", uniform),
-        (r"(Count|Calls|Depth|Leverage|Share|Nonce|Standard|Version|Cap)$", small),
+        (r"(Count|Calls|Depth|Leverage|Share|Nonce|Standard|Version|Decimals)$", small),
         (r"ReasonCode$", one_of(1, 2, 3, 5, 7, 10, 12, 13, 14)),
         (r"BasisPoints$", one_of(10, 50, 100, 200, 500, 1000)),
         (r"ChainId$", one_of("1")),
@@ -391,7 +402,6 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
         # currencies
         (_OF_ASSET + r"Symbol$", asset("symbol")),
         (_OF_ASSET + r"Name$", asset("name")),
-        (_OF_ASSET + r"Decimals$", asset("decimals")),
         (_OF_ASSET + r"Native$", asset("native")),
         (_OF_ASSET + r"Fungible$", asset("fungible")),
         (_OF_ASSET + r"(SmartContract|MintAddress|Address|Mint)$", asset("address")),
@@ -406,14 +416,13 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
         # numbers
         (r"^Trading\..*(Supply\.\w+|Volume\.\w+|Amounts\w*\.\w+|Attributed\w+)$", quantity),
         (r"Asymmetry$", fraction),
-        (r"(Price|PriceIn\w+|Px|BestAsk|BestBid|Mark|Trigger)$|Price\.(Ohlc|Average)\.\w+$", price),
         (r"(Gas|GasUsed|BaseFee|Tid|Oid|GasPrice|GasFeeCap|GasTipCap)$", integral),
+        (r"(Price|PriceIn\w+|Px|BestAsk|BestBid|Mark|Trigger)$|Price\.(Ohlc|Average)\.\w+$", price),
         (
             r"(Amount\w*|\w+InUSD|Balance|Value|Cost|Fee|Supply|Size\w*|Sz|Base|Quote|Filled|Pnl|Limit\w+|Usd)$",
             amount,
         ),
         # names
-        (r"(^\w+\.\w+\.)Call\.Value$", amount),
         (r"SignatureHash$", lambda row, leaf, bits: hexadecimal(bits % 64, 32)),
         (r"\.Signature\.Signature$", lambda row, leaf, bits: f"{_METHODS(row, leaf, bits)}(address,uint256)"),
         (r"(\.Signature\.Name|Method)$", _METHODS),

@@ -82,7 +82,8 @@ def test_forms_differ_by_chain_and_cube() -> None:
     chain.mine()
     solana = answered(
         chain,
-        "{ Solana { DEXTrades { Block { Slot Height } Transaction { Signature } Trade { Buy { PriceInUSD Account { Address } } } } } }",
+        "{ Solana { DEXTrades { Block { Slot Height } Transaction { Signature }"
+        " Trade { Buy { PriceInUSD Account { Address } } } } } }",
     )[0]
     assert re.fullmatch(r"[1-9A-HJ-NP-Za-km-z]{88}", solana["Transaction"]["Signature"])
     assert re.fullmatch(r"[1-9A-HJ-NP-Za-km-z]{44}", solana["Trade"]["Buy"]["Account"]["Address"])
@@ -159,8 +160,13 @@ def test_aliases_fragments_variables_and_directives_are_resolved() -> None:
     chain = Chain()
     chain.mine()
     document = """query Q($network: evm_network = bsc, $deep: Boolean!, $where: EVM_Transfer_Filter) {
-      chain: EVM(network: $network) { all: Transfers(where: $where) { ...row Transfer { value: Amount @include(if: $deep) } } } }
-    fragment row on EVM_Transfers { Transfer { Sender ... on Anything { to: Receiver } } Log @skip(if: $deep) { Index } }"""
+      chain: EVM(network: $network) {
+        all: Transfers(where: $where) { ...row Transfer { value: Amount @include(if: $deep) } }
+      }
+    }
+    fragment row on EVM_Transfers {
+      Transfer { Sender ... on Anything { to: Receiver } } Log @skip(if: $deep) { Index }
+    }"""
     shallow = prepare(document, {"deep": False}, "Q").answer(chain)["data"]["chain"]["all"]
     deep = prepare(document, {"deep": True}, "Q").answer(chain)["data"]["chain"]["all"]
     assert [list(row) for row in shallow[:1]] == [["Transfer", "Log"]]
@@ -289,7 +295,7 @@ def test_a_query_over_a_range_brings_what_the_subscription_emitted_over_it(where
     emitted(prepared, chain.mine())
     blocks = mined(chain, 30)
     inside = blocks[4:20]
-    bounds = '{Block: {Number: {ge: "%d", le: "%d"}}}' % (inside[0].number, inside[-1].number)
+    bounds = f'{{Block: {{Number: {{ge: "{inside[0].number}", le: "{inside[-1].number}"}}}}}}'
     both = where[:-1].replace("(where: ", f"(where: [{bounds}, ") + "])" if where else f"(where: {bounds})"
     found = answered(chain, TRANSFERS % both)
     assert found
@@ -315,7 +321,7 @@ def test_a_range_is_by_number_time_or_date(bounds: str, kept: list[int]) -> None
     blocks = mined(chain, 10)
     for n, block in enumerate(blocks):
         bounds = bounds.replace(f"N{n}", str(block.number))
-    found = answered(chain, "{ EVM { Blocks(where: {Block: {%s}}) { Block { Hash } } } }" % bounds)
+    found = answered(chain, f"{{ EVM {{ Blocks(where: {{Block: {{{bounds}}}}}) {{ Block {{ Hash }} }} }} }}")
     assert [row["Block"]["Hash"] for row in found] == [blocks[n].hash for n in kept]
 
 
@@ -398,9 +404,11 @@ def test_a_query_may_have_several_roots() -> None:
 
 # --- aggregates ---------------------------------------------------------------------------------------------------
 
-AGGREGATE = """{ EVM { Transfers { Block { Number } Transfer { Currency { Symbol } last: Amount(maximum: Transfer_Index) }
-  count n: count(distinct: Transaction_Hash) few: count(if: {Transfer: {Index: {lt: 5}}}) sum(of: Transfer_Amount)
-  median(of: Transfer_Index) q: quantile(of: Transfer_Index, level: 1) uniq(of: Transfer_Sender) average(of: Transfer_Index)
+AGGREGATE = """{ EVM { Transfers {
+  Block { Number } Transfer { Currency { Symbol } last: Amount(maximum: Transfer_Index) }
+  count n: count(distinct: Transaction_Hash) few: count(if: {Transfer: {Index: {lt: 5}}})
+  sum(of: Transfer_Amount) median(of: Transfer_Index) q: quantile(of: Transfer_Index, level: 1)
+  uniq(of: Transfer_Sender) average(of: Transfer_Index)
 } } }"""
 
 
@@ -466,7 +474,8 @@ def test_calculate_reads_fields_and_what_was_selected_before_it() -> None:
     chain = Chain()
     chain.mine()
     document = """{ EVM { Transfers { Transfer { i: Index } twice: calculate(expression: "$Transfer_i * 2")
-      again: calculate(expression: "round(($twice + Transfer_Index) / 7, 2)") none: calculate(expression: "1 / ($twice - $twice)")
+      again: calculate(expression: "round(($twice + Transfer_Index) / 7, 2)")
+      none: calculate(expression: "1 / ($twice - $twice)")
       text: calculate(expression: "$Transfer_Sender + 1") } } }"""
     for row in answered(chain, document):
         index = row["Transfer"]["i"]

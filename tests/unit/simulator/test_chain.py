@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from bqstream.simulator.chain import Block, Chain, Cube
-from bqstream.simulator.values import leaf
+from bqstream.simulator.chain import Block, Chain
+from bqstream.simulator.values import Cube, leaf
 
 TRANSFERS = Cube("EVM", "eth", False, "Transfers")
 RECEIVER = leaf("EVM", "Transfers", ("Transfer", "Receiver"))
