@@ -303,6 +303,11 @@ class Client:
                 self._forget(operation)
                 stream.failed(GapFound(gap), self._clock.monotonic())
 
+        def ready() -> None:
+            if stream.over:  # an overflow ends it from inside
+                self._forget(operation)
+            subscription._wake()
+
         def parked(resumed: bool) -> None:
             if resumed:
                 self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=True))
@@ -312,7 +317,7 @@ class Client:
             clock=self._clock,
             on_gap=gap_named,
             on_parked=parked,
-            on_ready=lambda: subscription._wake(),
+            on_ready=ready,
             on_room=lambda: session.has_room(operation),
         )
         operation: Operation = Operation(key, request, stream)

@@ -90,7 +90,7 @@ def _state(states: set[State]) -> str:
     """The state that wants attention most, of several supervisors'."""
     for state in (State.WAITING, State.CONNECTING, State.ROTATING, State.LIVE, State.IDLE):
         if state in states:
-            return state.value
+            return str(state.value)
     return State.CLOSED.value
 
 

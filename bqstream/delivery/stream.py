@@ -73,6 +73,11 @@ class Stream:
         return self._over and not self._buffer
 
     @property
+    def over(self) -> bool:
+        """Whether nothing more is taken in, though messages may still wait."""
+        return self._over
+
+    @property
     def error(self) -> Exception | None:
         """What ended the stream, once all that waited before it was taken; None if the service completed it."""
         return self._error if self.ended else None

@@ -259,6 +259,7 @@ class Supervisor:
 
     def _token_fatal(self, error: BqstreamError) -> None:
         """No newer token can ever be had: what runs on an open link is served on, the rest is over."""
+        self._shared.emit(events.Refused, what="credentials", why=str(error))
         for operation in list(self.operations.values()):
             if not any(operation.key in link.running for link in self._links.open):
                 self._fail(operation, error)
