@@ -39,7 +39,7 @@ class Queries:
         return response
 
     def _answer(self, request: web.Request, body: Any) -> web.Response:
-        if self._service.tokens.valid(presented(request, self._service.settings.token_in)) is None:
+        if self._service.tokens.valid(presented(request, ("header", "query"))) is None:
             return web.Response(status=401, text="Unauthorized", headers={"WWW-Authenticate": "Bearer"})
         message = {"id": "1", "payload": {"extensions": None, **body}} if isinstance(body, dict) else {}
         fields = wire.start_fields(message)

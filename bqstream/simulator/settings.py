@@ -41,7 +41,7 @@ class Settings:
     ``keepalive``        between two ``pong`` / ``ka``; the first is sent before the ack. ``None``: none at all.
     ``token_ttl``        lifetime of an access token. A short-term token lives as long as its request says.
     ``subprotocols``     what the server speaks; another offer is closed with 4406.
-    ``token_in``         where a token is looked for: "header", "query", "init".
+    ``token_in``         where a socket's token is looked for: "header", "query", "init".
     ``refusal``          of a bad token on a socket: at the handshake, by a close code, by ``connection_error``, or
                          by an ``error`` on each operation.
     ``on_expiry``        what a socket does when its token expires: the service's pages do not say.

@@ -17,6 +17,7 @@ from .carriage import Portion
 from .chain import Block, Chain
 from .counters import Counters, SocketRecord
 from .emitter import Emitter
+from .habits import habit
 from .oauth import IssuedToken, Tokens
 from .outbox import Outbox
 from .settings import Behaviour, Settings
@@ -325,10 +326,15 @@ class Socket:
         except Refusal as refusal:
             self._refuse_document(operation, refusal.errors)
             return
-        if prepared.kind == "subscription":
-            self._subscribe(operation, prepared)
-        else:
-            self._answer(operation, prepared)
+        match habit(document):
+            case _ if prepared.kind == "query":
+                self._answer(operation, prepared)
+            case "shed":
+                self._shed()
+            case "silent":
+                self.operations[operation] = None
+            case _:
+                self._subscribe(operation, prepared)
 
     def _refuse_document(self, operation: str, errors: list[dict[str, Any]]) -> None:
         text = str(errors[0].get("message", "")) if errors else ""

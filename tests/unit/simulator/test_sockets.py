@@ -441,3 +441,29 @@ async def test_a_closed_socket_is_on_record_with_its_code() -> None:
     assert record.close_code == 4499
     assert record.token == 1
     assert record.subprotocol == MODERN
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cube", ["Balances", "Holders", "Uncles"])
+async def test_a_cube_that_is_for_queries_alone_is_accepted_and_never_sends(cube: str) -> None:
+    document = TRADES.replace("DEXTrades", cube)
+    async with Simulator(**QUICK) as simulator, subscribed(simulator, document=document) as peer:
+        await peer.catch_up()
+        await simulator.blocks(3)
+        await peer.catch_up()
+        assert peer.rows == []
+        assert simulator.ledger.fingerprints == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(("root", "cube"), [("Solana", "Instructions"), ("Trading", "Pairs")])
+async def test_a_cube_that_needs_a_filter_is_shed_without_one(root: str, cube: str) -> None:
+    def document(where: str) -> str:
+        return f"subscription {{ {root} {{ {cube}{where} {{ Block {{ Time }} }} }} }}"
+
+    where = '(where: {Block: {Time: {since: "2020-01-01T00:00:00Z"}}})'
+    async with Simulator(**QUICK) as simulator:
+        async with subscribed(simulator, document=document(where)) as peer:
+            assert await peer.data()
+        async with subscribed(simulator, document=document("")) as peer:
+            assert (await peer.closed()).code == 1013
