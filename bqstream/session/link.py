@@ -158,7 +158,7 @@ class Link:
             why = f"no connection_ack within {self._timeouts.ack:g} s"
             self._break(4504, Verdict(action=Action.RETRY, kind=Kind.CONNECTION, why=why, code=4504))
             return
-        asked = self._life
+        asked: float | None = None  # the sign of life after which one was asked for
         while True:
             if self._pressure.operations:  # the idle clock stands still while we do not read
                 self._life = self._now()
@@ -169,11 +169,11 @@ class Link:
                 self._broken = Verdict(action=Action.RETRY, kind=Kind.CONNECTION, why=why)
                 self._connection.abort()
                 return
-            if quiet >= self._idle / 2 and asked < self._life:
-                asked = self._now()
+            if quiet >= self._idle / 2 and asked != self._life:
+                asked = self._life
                 await self._ask()
                 continue
-            due = self._life + (self._idle if asked >= self._life else self._idle / 2)
+            due = self._life + (self._idle if asked == self._life else self._idle / 2)
             await asyncio.sleep(max(due - self._now(), 0.001))
 
     async def _ask(self) -> None:
@@ -230,15 +230,14 @@ class Link:
     # ------------------------------------------------------------------ operations
 
     def start(self, operation: Operation, *, grace: float) -> None:
-        """Subscribe ``operation`` here, unless it already runs here. The receiver is told first."""
-        if operation.key in self.running or self.ended:
+        """Subscribe ``operation`` here, unless it already runs here or the link is being closed."""
+        if operation.key in self.running or self._closing or self.ended:
             return
         now = self._now()
         name, frame = self.machine.subscribe(operation.request)
-        entry = Entry(operation, name, now)
-        self.entries[name] = self.running[operation.key] = entry
+        self.entries[name] = self.running[operation.key] = Entry(operation, name, now)
+        self._connection.send(frame)  # first: the receiver may have the operation removed at once
         operation.receiver.joined(self.number, now, grace=grace)
-        self._connection.send(frame)
 
     def stop(self, operation: Operation) -> None:
         """Unsubscribe ``operation``; nothing that still comes for it is passed on."""
@@ -252,7 +251,8 @@ class Link:
         entry = self.running.pop(operation.key, None)
         if entry is not None:
             del self.entries[entry.id]
-            operation.served = operation.served or entry.messages > 0
+            if entry.messages:
+                operation.served, operation.refusals = True, 0
             self.has_room(operation)
         return entry
 
@@ -288,7 +288,7 @@ class Link:
             case Acked(payload):
                 # AWS AppSync's guide: the server promises a keep-alive within this many milliseconds.
                 timeout = payload.get("connectionTimeoutMs")
-                if isinstance(timeout, int | float) and timeout > 0:
+                if isinstance(timeout, int | float) and timeout >= 1000:
                     self._idle = timeout / 1000
                 self.acked = True
                 self._ack.set()
