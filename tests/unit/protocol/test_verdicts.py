@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from email.utils import formatdate
 from typing import Any
 
@@ -239,6 +240,18 @@ def test_retry_after_is_obeyed_as_seconds_or_a_date(value: str, seconds: float |
     verdict = classify_upgrade(429, {"retry-after": value}, "", now=lambda: NOW)
     assert verdict.retry_after == seconds
     assert verdict.floor == 5
+
+
+def test_a_retry_date_without_a_zone_is_utc_wherever_we_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP at upgrade: Retry-After."""
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "XXX-9")
+        time.tzset()
+        verdict = classify_upgrade(
+            503, {"retry-after": "Tue, 14 Nov 2023 22:13:50 -0000"}, "", now=lambda: NOW
+        )
+    time.tzset()
+    assert verdict.retry_after == 30
 
 
 def test_retry_after_means_nothing_where_a_new_token_helps() -> None:
