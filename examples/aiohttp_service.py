@@ -8,6 +8,7 @@ who is too slow loses the oldest trades, and nobody else does.
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -47,11 +48,13 @@ async def trades(request: web.Request) -> web.StreamResponse:
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1000)
     request.app[VISITORS].add(queue)
     try:
-        while True:
-            row = await queue.get()
-            await response.write(f"data: {json.dumps(row)}\n\n".encode())
+        with contextlib.suppress(ConnectionResetError):  # the visitor left
+            while True:
+                row = await queue.get()
+                await response.write(f"data: {json.dumps(row)}\n\n".encode())
     finally:
         request.app[VISITORS].discard(queue)
+    return response
 
 
 def application() -> web.Application:

@@ -28,7 +28,6 @@ class _Commands(click.Group):
     cls=_Commands,
     invoke_without_command=True,
     context_settings={
-        "auto_envvar_prefix": "BQSTREAM",
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
     },

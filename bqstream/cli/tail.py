@@ -24,50 +24,41 @@ from .wording import counted, timed
 Render = Callable[[Iterable[Any]], bytes]
 
 
+def _option(flag: str, parameter: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+    """An option that an environment variable named after it can set as well."""
+    settings.setdefault("envvar", "BQSTREAM_TAIL_" + flag.removeprefix("--").replace("-", "_").upper())
+    return click.option(flag, parameter, help=help, show_envvar=True, **settings)
+
+
 @click.command()
 @click.argument(
     "document", required=False, type=click.File(encoding="utf-8"), envvar="BQSTREAM_TAIL_DOCUMENT"
 )
-@click.option("--query", metavar="TEXT", show_envvar=True, help="The document itself, instead of a file.")
-@click.option("--operation", metavar="NAME", show_envvar=True, help="Which of a document's operations.")
-@click.option(
+@_option("--query", "query", "The document itself, instead of a file.", metavar="TEXT")
+@_option("--operation", "operation", "Which of a document's operations.", metavar="NAME")
+@_option(
     "--var",
     "given",
+    "A variable, read as the type that the document declares. May be repeated; wins over --vars.",
     metavar="NAME=VALUE",
     multiple=True,
-    show_envvar=True,
-    help="A variable, read as the type that the document declares. May be repeated; wins over --vars.",
 )
-@click.option(
-    "--vars",
-    "file",
-    metavar="FILE.json",
-    type=click.File(encoding="utf-8"),
-    show_envvar=True,
-    help="Variables, as one JSON object.",
+@_option(
+    "--vars", "file", "Variables, as one JSON object.", metavar="FILE.json", type=click.File(encoding="utf-8")
 )
-@click.option(
-    "--endpoint",
-    metavar="URL",
-    envvar="BITQUERY_ENDPOINT",
-    show_envvar=True,
-    help="eu, us, asia, or a URL; eu by default.",
+@_option(
+    "--endpoint", "endpoint", "eu, us, asia, or a URL; else eu.", metavar="URL", envvar="BITQUERY_ENDPOINT"
 )
-@click.option(
-    "--token-url", metavar="URL", envvar="BITQUERY_TOKEN_URL", show_envvar=True, help="Where tokens are had."
-)
-@click.option(
-    "--rows", "limit", type=click.IntRange(min=1), show_envvar=True, help="Stop after so many rows."
-)
-@click.option("--for", "seconds", type=duration, show_envvar=True, help="Stop after so long: 30s, 5m, 1h.")
-@click.option(
+@_option("--token-url", "token_url", "Where tokens are had.", metavar="URL", envvar="BITQUERY_TOKEN_URL")
+@_option("--rows", "limit", "Stop after so many rows.", metavar="N", type=click.IntRange(min=1))
+@_option("--for", "seconds", "Stop after so long: 30s, 5m, 1h.", type=duration)
+@_option(
     "--format",
     "form",
+    "json: one row a line.",
     type=click.Choice(["json", "table"]),
     default="json",
     show_default=True,
-    show_envvar=True,
-    help="json: one row a line.",
 )
 def tail(
     document: IO[str] | None,
@@ -113,11 +104,11 @@ async def _tail(
     counts = {"rows": 0, "gaps": 0}
 
     async def work() -> None:
-        out = Output(sys.stdout.fileno())
         async with (
             Client(endpoint=endpoint, on_event=_tell) as client,
             client.subscribe(text, variables, operation_name=operation) as stream,
         ):
+            out = Output(sys.stdout.fileno())
             try:
                 async for message in stream:
                     _tell_errors(message)

@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
 async def printed(*arguments: str, env: dict[str, str], until: str | None = None) -> str:
     """What the program prints: to its end, or to the first line that has ``until`` in it."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-X", "dev", "-u", *arguments),
+        *(sys.executable, "-W", "always", "-u", *arguments),
         cwd=ROOT,
         env=env,
         stdout=asyncio.subprocess.PIPE,

@@ -30,9 +30,13 @@ def test_every_option_can_come_from_the_environment(name: str) -> None:
     command: click.Command = getattr(importlib.import_module(f"bqstream.cli.{name}"), name)
     options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
     assert options
-    assert [option.name for option in options if not option.show_envvar] == []
-    text = CliRunner().invoke(app, [name, "--help"]).output
-    assert text.count("env var: ") >= len(options)
+    text = " ".join(CliRunner().invoke(app, [name, "--help"]).output.split())
+    for option in options:
+        flags = [flag.removeprefix("--").replace("-", "_").upper() for flag in option.opts]
+        variables = {f"BQSTREAM_{name.upper()}_{flag}" for flag in flags} | {
+            f"BITQUERY_{flag}" for flag in flags
+        }
+        assert any(f"env var: {variable}" in text for variable in variables), option.name
 
 
 def test_tail_takes_no_secret_on_the_command_line() -> None:

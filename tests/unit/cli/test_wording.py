@@ -22,7 +22,8 @@ SAMPLES = (
 
 
 def test_every_event_has_words_of_its_own() -> None:
-    assert {type(sample) for sample in SAMPLES} == set(events.Event.__subclasses__())
+    kinds = {kind.__name__ for kind in events.Event.__subclasses__() if kind.__module__ == events.__name__}
+    assert {type(sample).__name__ for sample in SAMPLES} == kinds
     lines = [line(sample) for sample in SAMPLES]
     assert len(set(lines)) == len(lines)
     assert not any(type(sample).__name__ == text for sample, text in zip(SAMPLES, lines, strict=True))
