@@ -26,7 +26,7 @@ _REMEMBERED = 16  # blocks whose rows are kept once made; older ones are made an
 class Row:
     """One row of a cube, or one element of a list in it; values are made on demand and kept."""
 
-    __slots__ = ("_cells", "_rules", "block", "ordinal", "seeds", "transaction")
+    __slots__ = ("_cells", "_common", "_rules", "block", "ordinal", "seeds", "transaction")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Row:
         transaction: int,
         ordinal: int,
         rules: Rules | None = None,
+        common: dict[Leaf, Any] | None = None,
     ) -> None:
         self.block = block
         self.seeds = seeds  # of the block, the transaction, the row
@@ -42,9 +43,10 @@ class Row:
         self.ordinal = ordinal  # in the block and its cube, or in the list
         self._rules = rules
         self._cells: dict[Leaf, Any] = {}
+        self._common = self._cells if common is None else common  # what all rows of the block say of it
 
     def get(self, leaf: Leaf) -> Any:
-        cells = self._cells
+        cells = self._cells if leaf.scope else self._common
         if leaf in cells:
             return cells[leaf]
         bits = mix(self.seeds[leaf.scope] ^ leaf.salt)
@@ -109,6 +111,7 @@ class Content:
             yield Row(block, (own, own, own), 0, 0)
             return
         name = salt(cube.name)
+        common: dict[Leaf, Any] = {}
         ordinal = 0
         for transaction in range(self.transactions):
             # Every second transaction is found again, as it was, in a block that replaces this one.
@@ -118,7 +121,7 @@ class Content:
             for place in range(1 if cube.name == "Transactions" else 1 + bits % 3):
                 seed = mix(bits + place)
                 rules = self._rules(block, cube, ordinal, seed)
-                yield Row(block, (own, of_transaction, seed), transaction, ordinal, rules)
+                yield Row(block, (own, of_transaction, seed), transaction, ordinal, rules, common)
                 ordinal += 1
 
     def _rules(self, block: Block, cube: Cube, ordinal: int, seed: int) -> Rules | None:

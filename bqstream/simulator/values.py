@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 Path = tuple[str, ...]
 Kind = Callable[["Row", "Leaf", int], Any]
 
-_MASK = (1 << 64) - 1
 BLOCK, TRANSACTION, ROW = range(3)  # whose random bits a leaf takes: Row.seeds is indexed by it
 _SCOPES = {"Block": BLOCK} | dict.fromkeys(
     ("Transaction", "TransactionHeader", "TransactionStatus", "Receipt", "ChainId"), TRANSACTION
@@ -33,9 +32,9 @@ _VALUE_LISTS = {"CallPath", "AncestorIndexes", "Logs", "AccountNames", "Signatur
 
 def mix(bits: int) -> int:
     """Scatter 64 bits (splitmix64): the only source of chance here."""
-    bits = (bits + 0x9E3779B97F4A7C15) & _MASK
-    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & _MASK
+    bits = (bits + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+    bits = ((bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+    bits = ((bits ^ (bits >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
     return bits ^ (bits >> 31)
 
 
