@@ -1,0 +1,133 @@
+"""A real client against a real simulator: opening one, reading on, and asking the ledger when all has been read.
+
+    async with Simulator(token_ttl=3, block_interval=0.2) as simulator:
+        seen = Events()
+        async with client_for(simulator, on_event=seen.append) as client, reading(client, DOCUMENT) as reader:
+            await simulator.blocks(50)
+            (verdict,) = await settled(simulator, reader)
+            assert verdict.exact, verdict
+            assert seen.of(HandedOver)
+
+It works in real time and, with ``@virtual_time`` on the test, in virtual time: the sockets are real in both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, TypeVar
+
+from bqstream import Client, ClientCredentials
+from bqstream.events import Event
+from bqstream.simulator import Simulator
+from bqstream.simulator.ledger import Verdict
+from bqstream.subscription import Subscription
+from tests.virtual_time import VirtualTimeLoop, virtual_clock
+
+TRANSFERS = """subscription {
+  EVM(network: eth) {
+    Transfers {
+      Block { Number Time }
+      Transfer { Amount Currency { Symbol } Sender Receiver }
+      Transaction { Hash }
+    }
+  }
+}"""
+POLL = 0.01
+E = TypeVar("E", bound=Event)
+
+
+class Events(list[Event]):
+    """What ``on_event`` was told: ``Client(on_event=seen.append)``."""
+
+    def of(self, kind: type[E]) -> list[E]:
+        """Those of one kind, oldest first."""
+        return [event for event in self if isinstance(event, kind)]
+
+
+@contextlib.asynccontextmanager
+async def client_for(simulator: Simulator, credentials: Any = None, **options: Any) -> AsyncIterator[Client]:
+    """An open client of ``simulator``, with the simulator's own client credentials unless others are given."""
+    credentials = credentials or ClientCredentials(
+        simulator.client_id, simulator.client_secret, token_url=simulator.token_url
+    )
+    client = Client(credentials, endpoint=simulator.endpoint, **options)
+    if isinstance(asyncio.get_running_loop(), VirtualTimeLoop):
+        client._clock = virtual_clock()
+    async with client:
+        yield client
+
+
+class Reader:
+    """Reads one subscription to its end, or until it is left; keeps every row and the error that ended it."""
+
+    def __init__(
+        self, subscription: Subscription, document: str, variables: dict[str, Any] | None = None
+    ) -> None:
+        self.subscription = subscription
+        self.document = document
+        self.variables = variables
+        self.rows: list[Any] = []
+        self.messages = 0
+        self.error: Exception | None = None
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        try:
+            async for message in self.subscription:
+                self.messages += 1
+                self.rows.extend(message.rows())
+        except Exception as error:  # noqa: BLE001 - the test asks for it
+            self.error = error
+
+    def verdict(self, simulator: Simulator) -> Verdict:
+        """How what was read compares with what was emitted."""
+        return simulator.ledger.verdict(self.document, self.rows, self.variables)
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    client: Client, document: str = TRANSFERS, variables: dict[str, Any] | None = None, **options: Any
+) -> AsyncIterator[Reader]:
+    """Subscribe, and read in a task of its own until the block is left."""
+    async with client.subscribe(document, variables, **options) as subscription:
+        reader = Reader(subscription, document, variables)
+        try:
+            yield reader
+        finally:
+            reader.task.cancel()
+            await asyncio.wait({reader.task})
+
+
+async def until(condition: Callable[[], object], *, within: float = 30.0) -> None:
+    """Wait until ``condition`` holds. Raises TimeoutError after ``within`` seconds."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 - whatever it is that changes, nobody tells of it
+            await asyncio.sleep(POLL)
+
+
+async def settled(simulator: Simulator, *readers: Reader, within: float = 10.0) -> list[Verdict]:
+    """Let the chain stand still, wait until all was sent and read, and ask the ledger about each reader.
+
+    What is still missing ``within`` seconds after the last frame was sent is lost, and the verdict says so. What is
+    too much comes before half a second of silence, or never.
+    """
+    simulator.pause()
+    await simulator.drained()
+    owed = [simulator.ledger.verdict(r.document, [], r.variables).emitted for r in readers]
+    with contextlib.suppress(TimeoutError):
+        await until(
+            lambda: all(len(r.rows) >= count for r, count in zip(readers, owed, strict=True)), within=within
+        )
+    await _silence(0.5, readers)
+    return [reader.verdict(simulator) for reader in readers]
+
+
+async def _silence(seconds: float, readers: tuple[Reader, ...]) -> None:
+    time = asyncio.get_running_loop().time
+    since, before = time(), -1
+    while time() - since < seconds:
+        await asyncio.sleep(POLL)
+        if (now := sum(reader.messages for reader in readers)) != before:
+            since, before = time(), now
