@@ -109,7 +109,8 @@ class Merge:
         if seam.live is None:
             # Quiet on both is no proof, but all that there is to wait for.
             return seam.heard is None and beaten is not None and now >= beaten + self._grace
-        return seam.agreed(now, self._grace)
+        self._look_back(seam)
+        return seam.agreed(now, self._grace, self._keys)
 
     def cross(self, source: int, now: float) -> Crossed:
         """The older source goes now, proven or not."""
@@ -247,6 +248,12 @@ class Merge:
             self._doubt(seam, key, "" if seam.gone is not None else FULL)
             seam.place(key, start=place or 0, in_order=place is not None, sure=False)
 
+    def _look_back(self, seam: Seam) -> None:
+        """Learn of keys that nothing was brought of since the start on the new source."""
+        if not seam.looked_back:
+            seam.looked_back = True
+            self._keys |= self._history.keys()
+
     def _evidence(self, seam: Seam, key: str, alignment: Alignment, place: int) -> float:
         return alignment.evidence(place, self._history.last(key, RARITY_ROWS, seam.before))
 
@@ -286,7 +293,8 @@ class Merge:
         if silent:
             self._name_silence(seam)
         else:
-            for key in sorted((self._keys | self._history.keys() | set(seam.aligning)) - set(seam.placed)):
+            self._look_back(seam)
+            for key in sorted(self._keys - seam.placed.keys()):
                 self._name_unknown(seam, key, now)
         self._advance(now)
         return Crossed(not silent and not seam.gaps, self.merged - seam.merged)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from ..message import GapCause
@@ -75,6 +76,7 @@ class Seam:
     live: float | None = None  # when the first payload came on the new source
     heard: float | None = None  # when the last payload came on the old source
     beaten: float | None = None
+    looked_back: bool = False  # for keys that only history has
     aligning: dict[str, Alignment] = field(default_factory=dict)
     placed: dict[str, float | None] = field(default_factory=dict)
     proven: set[str] = field(default_factory=set)
@@ -121,14 +123,19 @@ class Seam:
         if rows:
             self.new.owed[key] = Owed(in_order, sure, rows)
 
-    def agreed(self, now: float, grace: float) -> bool:
-        """Whether every key is known to be whole on the new source alone, and nothing has spoken against it for
-        half a grace: long enough for another order to show, and short enough to leave time for the next one."""
-        settled = now - grace / 2
-        if self.live is None or self.live > settled or self.doubted or self.held or self.old is None:
+    def agreed(self, now: float, grace: float, keys: Set[str]) -> bool:
+        """Whether each of the operation's ``keys`` is known to be whole on the new source alone.
+
+        Half a grace without a word against it is long enough for another order to show, and short enough to leave
+        time for the next key. A key that is quiet takes a whole one: what was published before the new source was
+        live comes on the old one within that, and what was published later would come on both.
+        """
+        if self.old is None or self.live is None or self.doubted or self.held:
             return False
         if any(alignment.log or alignment.new for alignment in self.aligning.values()):
             return False
-        if any(first is not None and first > settled for first in self.placed.values()):
+        quiet = not keys <= self.placed.keys()
+        begun = [self.live, *(first for first in self.placed.values() if first is not None)]
+        if max(begun) > now - grace / 2 or (quiet and self.live > now - grace):
             return False
         return self.new.keeps_up(now - grace) and self.old.keeps_up(now - grace)

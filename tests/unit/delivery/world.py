@@ -43,7 +43,7 @@ def numbers(raw: bytes) -> dict[str, list[int]]:
 
 def _number(row: str) -> int:
     blank = row[: len(row) - len(row.lstrip(" \t"))]
-    return int("".join("01"["\t" == sign] for sign in blank), 2)
+    return int("".join("01"[sign == "\t"] for sign in blank), 2)
 
 
 @dataclass
