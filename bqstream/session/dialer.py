@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..credentials.token import HeldToken
 from ..endpoints import Endpoint, TokenPlace, place_token
 from ..protocol.machine import Machine
-from ..protocol.negotiation import LEGACY, MODERN, SUBPROTOCOLS, Alone, machine_for, negotiate
+from ..protocol.negotiation import SUBPROTOCOLS, Alone, machine_for, negotiate
 from ..protocol.verdicts import Action, Kind, Verdict, classify_upgrade
 from ..transport.base import Connection, DialError, Engine, Target, UpgradeRefused
 
@@ -51,8 +51,9 @@ class Dialer:
         self._endpoint = endpoint
         self._token_in = token_in
         self._network = network
-        self._offer: tuple[str, ...] = SUBPROTOCOLS if subprotocol == "auto" else (subprotocol,)
-        self._may_switch = subprotocol == "auto"
+        self._known: tuple[str, ...] = SUBPROTOCOLS if subprotocol == "auto" else (subprotocol,)
+        self._offer: tuple[str, ...] = self._known
+        self._refused: set[str] = set()
 
     async def dial(self, held: HeldToken) -> tuple[Connection, Machine, Mapping[str, Any] | None]:
         """Open a connection with ``held``; also gives the payload for ``connection_init``. Raises DialRefused.
@@ -60,12 +61,14 @@ class Dialer:
         A server that names no subprotocol although two were offered is dialled once for each alone (protocol.md,
         item 3), since its silence does not say which it speaks.
         """
-        offers = [self._offer]
+        offers: list[tuple[str, ...]] = [self._offer]
         while True:
             offer = offers.pop(0)
             connection, init = await self._open(held, offer)
             spoken = negotiate(offer, connection.subprotocol)
             if isinstance(spoken, str) and (connection.subprotocol or not offers):
+                if len(offer) == 1:
+                    self._offer = offer  # what was found out one by one need not be found out again
                 return connection, machine_for(spoken), init
             connection.abort()
             if isinstance(spoken, Verdict):
@@ -98,10 +101,11 @@ class Dialer:
             verdict = Verdict(action=action, kind=Kind.CONNECTION, why=str(error))
         raise DialRefused(verdict) from None
 
-    def switch(self) -> bool:
-        """The server refused the subprotocol: use the other one from now on. False where that was tried."""
-        if not self._may_switch:
-            return False
-        self._may_switch = False
-        self._offer = (LEGACY,) if self._offer[0] == MODERN else (MODERN,)
-        return True
+    def switch(self, refused: str) -> bool:
+        """The server does not speak this subprotocol: use the other one from now on. False where there is none."""
+        self._refused.add(refused)
+        left = tuple(subprotocol for subprotocol in self._known if subprotocol not in self._refused)
+        if not left:
+            self._refused.clear()
+        self._offer = left or self._known
+        return bool(left)

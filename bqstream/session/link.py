@@ -51,6 +51,7 @@ class Owner(Protocol):
     def operation_errored(self, link: Link, entry: Entry, errors: tuple[dict[str, Any], ...]) -> None: ...
     def operation_completed(self, link: Link, entry: Entry) -> None: ...
     def parked(self, link: Link, operation: Operation) -> None: ...
+    def blame(self, link: Link, verdict: Verdict) -> Verdict: ...
 
 
 @dataclass(slots=True)
@@ -229,15 +230,16 @@ class Link:
 
     # ------------------------------------------------------------------ operations
 
-    def start(self, operation: Operation, *, grace: float) -> None:
-        """Subscribe ``operation`` here, unless it already runs here or the link is being closed."""
+    def start(self, operation: Operation, *, grace: float) -> bool:
+        """Subscribe ``operation`` here. False where it runs here already, or the link is being closed."""
         if operation.key in self.running or self._closing or self.ended:
-            return
+            return False
         now = self._now()
         name, frame = self.machine.subscribe(operation.request)
         self.entries[name] = self.running[operation.key] = Entry(operation, name, now)
         self._connection.send(frame)  # first: the receiver may have the operation removed at once
         operation.receiver.joined(self.number, now, grace=grace)
+        return True
 
     def stop(self, operation: Operation) -> None:
         """Unsubscribe ``operation``; nothing that still comes for it is passed on."""

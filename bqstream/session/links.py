@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import anyio
@@ -15,7 +15,7 @@ from ..clock import Clock
 from ..config import Backoff, Timeouts
 from ..credentials.token import HeldToken
 from ..errors import BqstreamError
-from ..protocol.verdicts import Verdict
+from ..protocol.verdicts import Action, Verdict
 from .dialer import Dialer, DialRefused
 from .link import Link, Owner
 
@@ -128,12 +128,26 @@ class Links:
         if ending.verdict.slow:
             shared.emit(events.SlowConsumer, link=link.number)
         shared.emit(events.Lost, link=link.number, why=ending.verdict.why)
-        return ending.verdict
+        return self._switched(link, ending.verdict)
 
-    def drop(self, link: Link, verdict: Verdict) -> None:
-        """``link`` ended by itself: tell the receivers of all that ran on it."""
+    def _switched(self, link: Link, verdict: Verdict) -> Verdict:
+        """A subprotocol that the server does not speak is given up for the other one, before the ack only."""
+        if not verdict.switch:
+            return verdict
+        if link.acked:
+            return replace(verdict, switch=False, once=False, few=True)
+        if self._shared.dialer.switch(link.machine.subprotocol):
+            return verdict
+        return replace(verdict, action=Action.END_CLIENT, switch=False)
+
+    def drop(self, link: Link) -> Verdict:
+        """``link`` ended by itself: judge it, and tell the receivers of all that ran on it."""
+        verdict = self.judge(link)
+        if verdict.action is Action.END_OPERATION:
+            verdict = self._owner.blame(link, verdict)
         for entry in link.clear():
             entry.operation.receiver.lost(link.number, self._shared.clock.monotonic(), verdict.why)
+        return verdict
 
     def close_soon(self, link: Link) -> None:
         """Close ``link`` in a task of its own; nobody waits for the handshake."""

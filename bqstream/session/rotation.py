@@ -25,9 +25,10 @@ OVERLAP_AGAIN = 3600.0
 class HandoverFailed(Exception):
     """The new link came to nothing; the old one serves on, unless it has ended too."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, held: HeldToken) -> None:
         super().__init__(verdict.why)
         self.verdict = verdict
+        self.held = held
 
 
 def closing_margin(held: HeldToken) -> float:
@@ -57,9 +58,13 @@ class Rotation:
         self._now = shared.clock.monotonic
         self._overlap_from = 0.0 if shared.mode == "overlap" else float("inf")
 
-    async def run(self, old: Link, held: HeldToken) -> Link:
-        """Hand over from ``old`` to a new link with ``held``; gives the new one. Raises HandoverFailed."""
+    async def run(self, old: Link) -> Link:
+        """Hand over from ``old`` to a new link with the current token; gives the new one.
+
+        Raises HandoverFailed, and what the keeper raises where no token can be had.
+        """
         async with self._turn(old):
+            held = await self._shared.keeper.current()
             if self._now() < self._overlap_from:
                 return await self._replace(old, held)
             return await self._overlap(old, held)
@@ -67,10 +72,13 @@ class Rotation:
     @contextlib.asynccontextmanager
     async def _turn(self, old: Link) -> AsyncIterator[None]:
         """Links rotate one at a time, as long as waiting leaves enough time to prove the crossing."""
-        turn, mine = self._shared.turn, False
-        spare = old.held.remaining(self._shared.clock) - 3 * self._shared.timeouts.grace
-        with anyio.move_on_after(max(spare, 0.0)):
-            mine = await turn.acquire()
+        turn, shared = self._shared.turn, self._shared
+        least = 3 * shared.timeouts.grace
+        while turn.locked() and not old.ended and old.held.remaining(shared.clock) > least:
+            await self._links.until(lambda: old.ended, timeout=TICK)
+        mine = not turn.locked()
+        if mine:
+            await turn.acquire()
         try:
             yield
         finally:
@@ -90,11 +98,11 @@ class Rotation:
         try:
             new = await self._links.dial(held)
         except DialRefused as refused:
-            raise HandoverFailed(refused.verdict) from None
+            raise HandoverFailed(refused.verdict, held) from None
         if old.ended:
             handover.tell(self._now(), Input.OLD_ENDED)
         decision = handover.tell(self._now(), Input.NEW_ACKED)
-        sight = _Sight(self._links, self._operations, old, new, handover, self._now())
+        sight = _Sight(self._operations, old, new, handover.grace, self._now)
         if decision is Decision.START:
             self._start_all(new, handover.grace)
             async with anyio.create_task_group() as beating:
@@ -107,17 +115,15 @@ class Rotation:
             case Decision.CROSS:
                 silent = sight.silent()
                 self._cross(old, new)
+                self._start_all(new, self._shared.timeouts.grace)  # what an error kept from starting
                 if silent:
                     self._links.tasks.start_soon(self._doubt_silence, new, silent, handover.grace)
             case Decision.PROMOTE:
-                self._links.drop(old, self._links.judge(old))
-                self._start_all(new, self._shared.timeouts.grace)
+                self._promote(old, new)
             case Decision.REPLACE:
                 return await self._give_up(old, new, held)
             case _:
-                verdict = self._links.judge(new)
-                self._links.drop(new, verdict)
-                raise HandoverFailed(verdict)
+                raise HandoverFailed(self._links.drop(new), held)
         return new
 
     def _decide(self, handover: Handover, old: Link, new: Link, sight: _Sight) -> Decision:
@@ -129,6 +135,10 @@ class Rotation:
         if new.capped:
             return handover.tell(now, Input.CAPPED)
         return handover.observe(now, sight.look(now))
+
+    def _promote(self, old: Link, new: Link) -> None:
+        self._links.drop(old)
+        self._start_all(new, self._shared.timeouts.grace)
 
     def _cross(self, old: Link, new: Link) -> None:
         """``old`` goes: its operations go on on ``new``, proven or not."""
@@ -156,18 +166,16 @@ class Rotation:
 
     def _cap_shown(self) -> None:
         self._overlap_from = self._now() + OVERLAP_AGAIN
-        why = "the plan's cap on concurrent subscriptions keeps a second link silent: handing over by replacing"
-        self._shared.emit(events.Refused, what="overlap", why=why)
-
-    async def _give_up(self, old: Link, new: Link, held: HeldToken) -> Link:
-        """The plan's cap: ``new`` goes, and what it holds with it."""
-        self._overlap_from = self._now() + OVERLAP_AGAIN
         why = (
             "the plan's cap on concurrent subscriptions keeps a second link silent: handing over by replacing"
         )
         self._shared.emit(events.Refused, what="overlap", why=why)
+
+    async def _give_up(self, old: Link, new: Link, held: HeldToken) -> Link:
+        """The plan's cap: ``new`` goes, and what it holds with it."""
+        self._cap_shown()
         for entry in new.clear():
-            entry.operation.receiver.lost(new.number, self._now(), why)
+            entry.operation.receiver.lost(new.number, self._now(), "the plan's cap kept this link silent")
         self._start_all(old, self._shared.timeouts.grace)
         await new.close()
         return await self._replace(old, held)
@@ -180,7 +188,10 @@ class Rotation:
         try:
             new = await self._links.dial(held)
         except DialRefused as refused:
-            raise HandoverFailed(refused.verdict) from None
+            raise HandoverFailed(refused.verdict, held) from None
+        if old.ended:
+            self._promote(old, new)
+            return new
         for entry in old.clear():
             entry.operation.receiver.lost(
                 old.number, self._now(), "handed over by closing the old link first", cause="replaced"
@@ -203,25 +214,29 @@ class Rotation:
 
 
 class _Sight:
-    """What the driver sees of every operation while two links serve."""
+    """What the driver sees of every operation while two links serve.
+
+    What it remembers goes by the id of the operation's start on the new link, since one that was refused there is
+    started again.
+    """
 
     def __init__(
         self,
-        links: Links,
         operations: Mapping[int, Operation],
         old: Link,
         new: Link,
-        handover: Handover,
-        now: float,
+        grace: float,
+        now: Callable[[], float],
     ) -> None:
-        self._links = links
+        self._now = now
         self._operations = operations
         self._old = old
         self._new = new
-        self._late_from = now + handover.grace
-        self._at_start = {key: entry.messages for key, entry in old.running.items()}
-        self._at_grace: dict[int, int] | None = None
-        self._crossed: set[int] = set()
+        self._grace = grace
+        self._at_start: dict[str, int] = {}  # what the old link had brought at the start on the new one …
+        self._at_grace: dict[str, int] = {}  # … and a grace later
+        self._crossed: set[str] = set()
+        self._asked = float("inf")
         self._beaten: float | None = None
 
     async def beat(self) -> None:
@@ -231,6 +246,7 @@ class _Sight:
         async def ask(link: Link) -> None:
             answers.append(await link.round_trip())
 
+        self._asked = self._now()
         async with anyio.create_task_group() as both:
             both.start_soon(ask, self._old)
             both.start_soon(ask, self._new)
@@ -244,28 +260,24 @@ class _Sight:
             for key, entry in self._new.running.items()
             if not entry.messages
             and (old := self._old.running.get(key)) is not None
-            and old.messages - self._at_start.get(key, old.messages) >= CAP_MESSAGES
+            and old.messages - self._at_start.get(entry.id, old.messages) >= CAP_MESSAGES
         ]
 
     def look(self, now: float) -> list[Sight]:
-        if self._at_grace is None and now >= self._late_from:
-            self._at_grace = {key: entry.messages for key, entry in self._old.running.items()}
         return [self._sight(operation, now) for operation in self._operations.values()]
 
     def _sight(self, operation: Operation, now: float) -> Sight:
-        key = operation.key
-        old, new = self._old.running.get(key), self._new.running.get(key)
+        old, new = self._old.running.get(operation.key), self._new.running.get(operation.key)
         if new is None:
             return Sight(crossed=False)
-        if key not in self._crossed and (
-            old is None or operation.receiver.crossed(self._new.number, now, beaten=self._beaten)
-        ):
-            self._crossed.add(key)
         if old is None:
             return Sight(crossed=True, new_messages=new.messages)
-        late = old.messages - self._at_grace.get(key, old.messages) if self._at_grace is not None else 0
-        return Sight(
-            crossed=key in self._crossed,
-            old_late=late,
-            new_messages=new.messages,
-        )
+        self._at_start.setdefault(new.id, old.messages)
+        late = 0
+        if now >= new.started + self._grace:
+            late = old.messages - self._at_grace.setdefault(new.id, old.messages)
+        if new.id not in self._crossed:
+            beaten = self._beaten if self._asked >= new.started else None
+            if operation.receiver.crossed(self._new.number, now, beaten=beaten):
+                self._crossed.add(new.id)
+        return Sight(crossed=new.id in self._crossed, old_late=late, new_messages=new.messages)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import math
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -103,6 +105,7 @@ class Supervisor:
         for link in self._links.open:
             link.stop(operation)
         if not self.operations and self._attempt is not None:
+            self._serving = None  # it is about to be closed: what is added now waits for the next
             self._attempt.cancel()
         self.changed()
 
@@ -117,8 +120,8 @@ class Supervisor:
             self._fail(operation, error)
 
     def _start(self, link: Link, operation: Operation) -> None:
-        link.start(operation, grace=self._grace)
-        operation.settle()
+        if link.start(operation, grace=self._grace):
+            operation.settle()
 
     def _start_all(self, link: Link, grace: float) -> None:
         self._serving, self._grace = link, grace
@@ -147,7 +150,10 @@ class Supervisor:
             self.state = State.CLOSED
 
     async def aclose(self) -> None:
-        """Close every link politely, within ``timeouts.close``; then ``run()`` may be cancelled."""
+        """Unsubscribe everything and close every link politely, within ``timeouts.close``; then ``run()`` may be
+        cancelled."""
+        for operation in list(self.operations.values()):
+            self.remove(operation)
         await self._links.close_all()
 
     async def _serve_operations(self) -> None:
@@ -181,12 +187,14 @@ class Supervisor:
             elif (pause := rotate_at - self._now()) > 0:
                 await self._links.until(lambda: link.ended, timeout=pause)
             else:
-                held = await self._shared.keeper.current()
                 self.state = State.ROTATING
                 try:
-                    successor = await self._rotation.run(link, held)
+                    successor = await self._rotation.run(link)
+                except BqstreamError as error:  # no token can be had: what runs is served on
+                    self._token_fatal(error)
+                    rotate_at, self.state = math.inf, State.LIVE
                 except HandoverFailed as failed:
-                    rotate_at = self._now() + self._rotation_failed(failed.verdict, held)
+                    rotate_at = self._now() + self._rotation_failed(failed.verdict, failed.held)
                     self.state = State.LIVE
                     if not link.ended:
                         self._start_all(link, self._shared.timeouts.grace)  # what was added meanwhile
@@ -195,9 +203,7 @@ class Supervisor:
                     self._rotation_schedule.failures = 0
                     return successor
         self._serving = None
-        verdict = self._links.judge(link)
-        self._blame(link, verdict)
-        self._links.drop(link, verdict)
+        verdict = self._links.drop(link)
         self._schedule.proved(lived=link.lived(), messages=link.messages, slow=verdict.slow)
         if link.proved():
             self._refused_once, self._few = False, 0
@@ -207,28 +213,20 @@ class Supervisor:
 
     def _rotation_failed(self, verdict: Verdict, held: HeldToken) -> float:
         """The old link serves on, so nothing is fatal yet. Gives the seconds until the next attempt."""
-        if verdict.switch and self._shared.dialer.switch():
+        if verdict.switch:
             return 0.0
-        if verdict.action is Action.REFRESH:
-            self._shared.emit(events.Refused, what="token", why=verdict.why)
+        refresh = verdict.action is Action.REFRESH
+        self._shared.emit(events.Refused, what="token" if refresh else "handover", why=verdict.why)
+        if refresh:
             self._shared.keeper.refused(held, verdict.why)
         wait = self._rotation_schedule.failed(verdict)
         return self._shared.backoff.maximum if wait is None else wait
-
-    def _blame(self, link: Link, verdict: Verdict) -> None:
-        """A server may close the whole socket for one document's syntax: the newest unanswered operation is it
-        (protocol.md, item 22), and is never started again."""
-        if verdict.action is Action.END_OPERATION and (
-            entry := link.entries.get(link.machine.newest_unanswered or "")
-        ):
-            link.forget(entry.operation)
-            self._fail(entry.operation, DocumentRefused(verdict.why))
 
     # ------------------------------------------------------------------ recovery
 
     async def _recover(self, verdict: Verdict, held: HeldToken) -> None:
         """Do what helps against ``verdict``, or raise the error that says that nothing does."""
-        if verdict.switch and self._shared.dialer.switch():
+        if verdict.switch:
             return
         match verdict.action:
             case Action.REFRESH:
@@ -282,6 +280,20 @@ class Supervisor:
         self.remove(operation)
         operation.receiver.completed(self._now())
 
+    def blame(self, link: Link, verdict: Verdict) -> Verdict:
+        """A server may close the whole socket for one document's syntax: the newest unanswered operation is it
+        (protocol.md, item 22), and is never started again. One that was served before cannot be."""
+        for entry in reversed(link.entries.values()):
+            operation = entry.operation
+            if not (entry.messages or operation.served or self._runs_elsewhere(operation, link)):
+                link.forget(operation)
+                self._fail(operation, DocumentRefused(verdict.why))
+                return verdict
+        return replace(verdict, action=Action.RETRY, few=True)
+
+    def _runs_elsewhere(self, operation: Operation, link: Link) -> bool:
+        return any(operation.key in other.running for other in self._links.open if other is not link)
+
     def operation_errored(self, link: Link, entry: Entry, errors: tuple[dict[str, Any], ...]) -> None:
         """An error answers a start, or ends an operation that was running: for that operation alone."""
         operation = entry.operation
@@ -289,9 +301,7 @@ class Supervisor:
         what = f"operation {operation.key}"
         self._shared.emit(events.Refused, what=what, why=verdict.why)
         answers_start = entry.messages == 0
-        elsewhere = any(operation.key in other.running for other in self._links.open)
-        if entry.messages:
-            operation.refusals = 0
+        elsewhere = self._runs_elsewhere(operation, link)
         passing = (
             verdict.action in (Action.REFRESH, Action.RETRY)
             or elsewhere

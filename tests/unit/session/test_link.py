@@ -12,7 +12,7 @@ import pytest
 
 from bqstream.config import Timeouts
 from bqstream.credentials.token import HeldToken, Token
-from bqstream.protocol import LEGACY, MODERN, Action, machine_for, request
+from bqstream.protocol import LEGACY, MODERN, Action, Verdict, machine_for, request
 from bqstream.session.link import STRAY_FRAMES, Ending, Entry, Link
 from bqstream.session.operation import Operation
 from bqstream.transport.base import Target
@@ -42,6 +42,9 @@ class Owner:
 
     def parked(self, link: Link, operation: Operation) -> None:
         self.parks.append(operation.key)
+
+    def blame(self, link: Link, verdict: Verdict) -> Verdict:
+        return verdict
 
 
 class Bench:
