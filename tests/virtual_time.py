@@ -9,7 +9,7 @@
 When nothing is ready, the loop's time jumps to the next timer. When there is no timer either, nothing can
 ever happen again, and the test fails with ``StuckError``. Not for sockets to other processes and not for
 threads, whose time is real; a socket within the process works, since what one end has sent is at once ready
-at the other.
+at the other. What is given to an executor (names that are looked up, files that are read) is done on the spot.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import asyncio
 import functools
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 from bqstream.clock import Clock
 
 P = ParamSpec("P")
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 SPINNING = 1000  # turns of the loop in which time stands still, before it creeps on by microseconds
 WALL_AT_START = 1_700_000_000.0
 
@@ -68,6 +70,16 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def run_in_executor(
+        self, executor: Any, func: Callable[[Unpack[Ts]], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            future.set_exception(error)
+        return future
 
 
 def _running() -> VirtualTimeLoop:
