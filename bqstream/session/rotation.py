@@ -158,9 +158,13 @@ class Rotation:
         self._handed_over(old, new, "overlap", unproven, merged)
 
     async def _doubt_silence(self, link: Link, silent: list[Entry], grace: float) -> None:
-        """There was no time to tell a lagging link from one that the plan's cap keeps silent: look once more."""
+        """There was no time to tell a lagging link from one that the plan's cap keeps silent: look once more.
+
+        With tokens of seconds ``link`` may have been handed over by then: it was silent all its life.
+        """
         await anyio.sleep(grace)
-        if any(entry.messages == 0 and link.running.get(entry.operation.key) is entry for entry in silent):
+        known = self._now() < self._overlap_from
+        if not known and any(e.messages == 0 and e.operation.key in self._operations for e in silent):
             self._cap_shown()
             link.want_rotation()
 
