@@ -1,0 +1,232 @@
+"""Tokens of three seconds: links come and go underneath, and each row reaches the reader exactly once.
+
+Quick runs take ten seconds of virtual time each; `pytest -m soak` takes a minute of real time for each subprotocol.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from typing import Any
+
+import pytest
+
+from bqstream import Client, Gap
+from bqstream.events import HandedOver, Lost, Refused
+from bqstream.simulator import Simulator
+from bqstream.simulator.ledger import Verdict, canonical
+from bqstream.simulator.settings import Behaviour
+from tests.virtual_time import virtual_time
+
+from .harness import TRANSFERS, Events, Reader, client_for, reading, settled
+
+TTL = 3.0
+LAG = 1.0
+BLOCK = 0.2
+SUBPROTOCOLS = ("graphql-transport-ws", "graphql-ws")
+LAGGING = (Behaviour(), Behaviour(lag=LAG), Behaviour(lag=LAG / 2))
+QUIET = TRANSFERS.replace("Transfers {", 'Transfers(where: {Transfer: {Amount: {lt: "1", gt: "2"}}}) {')
+
+
+@dataclass
+class Outcome:
+    """What a run came to; ``gaps`` of all readers, so many of which were ``named`` while rows still came."""
+
+    verdicts: list[Verdict]
+    named: int
+    gaps: list[Gap]
+    handovers: list[HandedOver]
+    refused: list[Refused]
+    lost_links: list[Lost]
+    past_expiry: list[int]
+    expired_open: int
+    uncovered: Counter[tuple[str, bytes]]
+
+    @property
+    def line(self) -> str:
+        total = {
+            name: sum(getattr(v, name) for v in self.verdicts) for name in ("emitted", "lost", "repeated")
+        }
+        gaps = dict(Counter(gap.cause for gap in self.gaps))
+        modes = dict(Counter(handover.mode for handover in self.handovers))
+        return (
+            f"{total['emitted']:6} rows {len(self.handovers):3} hand-overs {modes} "
+            f"lost {total['lost']} repeated {total['repeated']} gaps {gaps} past expiry {len(self.past_expiry)}"
+        )
+
+
+async def streamed(
+    seconds: float,
+    *,
+    documents: tuple[str, ...] = (TRANSFERS,),
+    lag: bool = False,
+    service: dict[str, Any] | None = None,
+    **client_options: Any,
+) -> Outcome:
+    """Stream for so many seconds of blocks from a service whose tokens live three."""
+    seen = Events()
+    behaviours = LAGGING if lag else (Behaviour(),)
+    async with (
+        Simulator(token_ttl=TTL, block_interval=BLOCK, behaviours=behaviours, **service or {}) as simulator,
+        client_for(simulator, on_event=seen.append, **client_options) as client,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        readers = [await stack.enter_async_context(reading(client, text)) for text in documents]
+        await simulator.blocks(round(seconds / BLOCK))
+        # A chain that stands still proves no crossing: what is named from here on says so rightly.
+        named = sum(len(reader.subscription.gaps) for reader in readers)
+        verdicts = await settled(simulator, *readers)
+        assert not any(reader.error for reader in readers), [reader.error for reader in readers]
+        return Outcome(
+            verdicts=verdicts,
+            named=named,
+            gaps=[gap for reader in readers for gap in reader.subscription.gaps],
+            handovers=seen.of(HandedOver),
+            refused=seen.of(Refused),
+            lost_links=seen.of(Lost),
+            past_expiry=[s.number for s in simulator.counters.sockets if s.served_past_expiry],
+            expired_open=simulator.counters["expired"],
+            uncovered=sum((uncovered(simulator, client, reader) for reader in readers), Counter()),
+        )
+
+
+def uncovered(simulator: Simulator, client: Client, reader: Reader) -> Counter[tuple[str, bytes]]:
+    """Rows that were lost, and published at a time that no gap names. ``Gap.start`` is a time of arrival, which is
+    later than the row's publication by as much as its socket lags."""
+    ahead = client._clock.wall() - client._clock.monotonic()
+    came = Counter(canonical("Transfers", row) for row in reader.rows)
+    lost, named = Counter[tuple[str, bytes]](), Counter[tuple[str, bytes]]()
+    for emission, cube, row in simulator.ledger.rows(reader.document):
+        lost[canonical(cube, row)] += 1
+        at = datetime.fromtimestamp(emission.time + ahead, UTC)
+        if any(
+            gap.start - timedelta(seconds=LAG + 0.1) <= at and (gap.end is None or at <= gap.end)
+            for gap in reader.subscription.gaps
+        ):
+            named[canonical(cube, row)] += 1
+    return (lost - came) - named
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    f"{'pongs' if keepalive else 'no pongs'}, token in {place or 'both'}, {'lag' if lag else 'no lag'}": {
+        "service": {"keepalive": keepalive, **({"token_in": (place,)} if place else {})},
+        "lag": lag,
+    }
+    for keepalive, place, lag in product((1.0, None), (None, "header", "query"), (True, False))
+}
+
+
+def assert_exact(outcome: Outcome) -> None:
+    assert all(verdict.exact and verdict.emitted and not verdict.early for verdict in outcome.verdicts), (
+        outcome
+    )
+    assert {handover.mode for handover in outcome.handovers} == {"overlap"}, outcome.handovers
+    assert outcome.past_expiry == []
+    assert outcome.expired_open == 0
+    assert outcome.named == 0
+    assert outcome.lost_links == []
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_links_rotate_by_overlap_and_each_row_comes_once(variant: str, subprotocol: str) -> None:
+    @virtual_time
+    async def run() -> None:
+        outcome = await streamed(10, subprotocol=subprotocol, **VARIANTS[variant])
+        assert_exact(outcome)
+        assert len(outcome.handovers) >= 4
+
+    run()
+
+
+CAPPED: dict[str, dict[str, Any]] = {
+    "a cap that is silent": {"service": {"cap": 1}},
+    "a cap with its error": {"service": {"cap": 1, "over_cap": "error"}},
+    "replace by choice": {"handover": "replace"},
+}
+
+
+def assert_replaced(outcome: Outcome, *, told: bool) -> None:
+    (verdict,) = outcome.verdicts
+    assert verdict.repeated == verdict.foreign == verdict.early == 0, verdict
+    assert verdict.delivered
+    assert not outcome.uncovered, outcome.gaps
+    assert [handover.mode for handover in outcome.handovers].count("replace") >= 3
+    assert [event.what for event in outcome.refused].count("overlap") == told
+    assert outcome.past_expiry == []
+    assert outcome.expired_open == 0
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+@pytest.mark.parametrize("lag", [False, True], ids=["no lag", "lag"])
+@pytest.mark.parametrize("variant", CAPPED)
+def test_where_links_are_replaced_each_row_comes_once_or_its_time_is_named(
+    variant: str, lag: bool, subprotocol: str
+) -> None:
+    @virtual_time
+    async def run() -> None:
+        outcome = await streamed(12, subprotocol=subprotocol, lag=lag, **CAPPED[variant])
+        assert_replaced(outcome, told="service" in CAPPED[variant])
+
+    run()
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+@pytest.mark.parametrize("keepalive", [1.0, None], ids=["pongs", "no pongs"])
+def test_a_quiet_subscription_is_handed_over_before_its_token_expires(
+    keepalive: float | None, subprotocol: str
+) -> None:
+    @virtual_time
+    async def run() -> None:
+        outcome = await streamed(
+            10, documents=(QUIET,), subprotocol=subprotocol, service={"keepalive": keepalive}
+        )
+        assert outcome.verdicts[0].emitted == outcome.verdicts[0].delivered == 0
+        assert len(outcome.handovers) >= 4
+        assert {handover.mode for handover in outcome.handovers} == {"overlap"}
+        assert outcome.expired_open == 0
+        assert outcome.lost_links == []
+        assert {gap.cause for gap in outcome.gaps} == {"quiet"}  # which proves nothing, so it is said
+
+    run()
+
+
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+@pytest.mark.parametrize("lag", [False, True], ids=["no lag", "lag"])
+def test_twelve_subscriptions_on_three_links_rotate_one_link_at_a_time(lag: bool, subprotocol: str) -> None:
+    documents = tuple(TRANSFERS.replace("Transfers", f"link{n}: Transfers") for n in range(12))
+
+    @virtual_time
+    async def run() -> None:
+        outcome = await streamed(10, documents=documents, lag=lag, subprotocol=subprotocol, connections=3)
+        assert_exact(outcome)
+        assert [handover.operations for handover in outcome.handovers] == [4] * len(outcome.handovers)
+        assert len(outcome.handovers) >= 12
+
+    run()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio
+@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
+async def test_a_minute_of_real_time_with_tokens_of_three_seconds(
+    subprotocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variants = [*VARIANTS.items(), *CAPPED.items()]
+    outcomes = await asyncio.gather(
+        *(streamed(60, subprotocol=subprotocol, **options) for _, options in variants)
+    )
+    with capsys.disabled():
+        print(f"\n60 s, tokens of 3 s, {subprotocol}")
+        for (name, _), outcome in zip(variants, outcomes, strict=True):
+            print(f"  {name:36} {outcome.line}")
+    for (name, _), outcome in zip(variants, outcomes, strict=True):
+        if name in CAPPED:
+            assert_replaced(outcome, told="service" in CAPPED[name])
+        else:
+            assert_exact(outcome)
