@@ -15,7 +15,6 @@ from typing import Any, Literal, Self, TypeVar
 
 import aiohttp
 import anyio
-import msgspec
 
 from . import events
 from .clock import Clock
@@ -29,6 +28,7 @@ from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
 from .message import Gap
+from .protocol import request
 from .query import Queries
 from .session.dialer import Dialer, Network, Subprotocol
 from .session.links import Shared
@@ -405,15 +405,10 @@ async def connect(credentials: Credentials | str | Callable[[], Any] | None = No
 
 
 def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
-    payload: dict[str, Any] = {"query": document.text}
-    if variables:
-        payload["variables"] = dict(variables)
-    if document.operation_name is not None:
-        payload["operationName"] = document.operation_name
-    try:
-        return msgspec.json.encode(payload)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"the variables are not JSON: {error}") from None
+    values = (
+        {**document.values, **variables} if document.values and variables else variables or document.values
+    )
+    return request(document.text, values or None, document.operation_name)
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from .config import Timeouts
 from .credentials.keeper import Keeper
 from .endpoints import Endpoint
 from .errors import ConnectionGivenUp, TokenRefused
+from .protocol.envelope import error_list
 from .protocol.verdicts import Action, Verdict, classify_errors, classify_upgrade
 from .session.supervisor import error_for
 
@@ -75,11 +76,13 @@ class Queries:
         except aiohttp.ClientError as error:
             raise ConnectionGivenUp(f"the query could not be sent: {type(error).__name__}") from None
         answer = _parse(body)
-        if status == 200 and answer is not None:
-            errors = tuple(error for error in answer.get("errors") or () if isinstance(error, dict))
+        # A refused document may come with 400 (GraphQL over HTTP, section 6.4), which else means the request.
+        if answer is not None and status in (200, 400):
+            errors = error_list(body) if answer.get("errors") else ()
             if errors and answer.get("data") is None:
                 return classify_errors(errors), errors, answer
-            return None, (), answer
+            if status == 200 and "data" in answer:
+                return None, (), answer
         text = body.decode("utf-8", "replace")
         return classify_upgrade(status if status != 200 else 502, answer_headers, text), (), {}
 

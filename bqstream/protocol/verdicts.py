@@ -180,11 +180,12 @@ def classify_close(
     ``connection_error``       a ``connection_error`` had come instead.
     ``subscribed_before_ack``  an operation was started too early: a bug of ours, not the token's fault.
     ``unanswered``             an operation has brought nothing yet: a syntax error in the reason is its own,
-                               since graphql-ws closes the whole socket for one (4500).
+                               since servers close the whole socket for one: graphql-ws with 4500,
+                               Strawberry with 4400.
     """
     inside = _CODE_INSIDE.search(reason) if code < 3000 else None
     meant = int(inside[1]) if inside else code  # Hasura closes with 1000 and puts its code into the reason
-    if meant == 4500 and unanswered and _DOCUMENT.search(_plain(reason)):
+    if meant in (4400, 4500) and unanswered and _DOCUMENT.search(_plain(reason)):
         verdict = _document
     elif meant == 4401 and subscribed_before_ack:
         verdict = _end(why="an operation was started before connection_ack; please report this bug")
