@@ -164,7 +164,12 @@ class Rotation:
         """
         await anyio.sleep(grace)
         known = self._now() < self._overlap_from
-        if not known and any(e.messages == 0 and e.operation.key in self._operations for e in silent):
+        lost = link.ending is not None and not link.ending.expected
+        if not (known or lost) and any(
+            entry.messages == 0 and link.running.get(entry.operation.key, entry) is entry
+            for entry in silent
+            if entry.operation.key in self._operations
+        ):
             self._cap_shown()
             link.want_rotation()
 

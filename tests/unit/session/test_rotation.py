@@ -14,7 +14,7 @@ from bqstream.session.supervisor import State
 from bqstream.transport.base import DialError, UpgradeRefused
 from tests.virtual_time import virtual_time
 
-from .service import TIMEOUTS, Frame, Script, Socket, World, mute, polite, recorder, settle, world
+from .service import LIFETIME, TIMEOUTS, Frame, Script, Socket, World, mute, polite, recorder, settle, world
 
 CAP = "Too many concurrent subscriptions"
 
@@ -415,6 +415,59 @@ async def test_an_operation_that_is_started_late_on_the_new_link_is_given_its_gr
         assert modes(w) == []
         await busy(w, 5)
         assert modes(w) == ["replace"]
+
+
+async def crossed_in_haste(w: World) -> Operation:
+    """A hand-over whose time was too short to tell silence from lag."""
+    operation = w.add()
+    await asyncio.sleep(6)
+    w.service.scripts.append(deaf_to_starts)
+    w.keeper.renew(LIFETIME)
+    await busy(w, 3.5)
+    assert modes(w) == ["overlap"]
+    assert recorder(operation).sources == [2]
+    return operation
+
+
+@virtual_time
+async def test_silence_in_a_short_overlap_is_looked_at_once_more_and_then_taken_for_the_cap() -> None:
+    async with world(lifetime=10) as w:
+        operation = await crossed_in_haste(w)
+        assert w.told(events.Refused) == []
+        await asyncio.sleep(5)
+        assert [event.what for event in w.told(events.Refused)] == ["overlap"]
+        assert modes(w) == ["overlap", "replace"]
+        assert recorder(operation).sources == [3]
+
+
+@virtual_time
+async def test_a_link_that_speaks_after_a_short_overlap_was_only_late() -> None:
+    async with world(lifetime=10) as w:
+        operation = await crossed_in_haste(w)
+        w.service.newest.live["1"] = f"subscription {{ cube{operation.key} }}"
+        await busy(w, 10)
+        assert w.told(events.Refused) == []
+        assert modes(w) == ["overlap"]
+
+
+@virtual_time
+async def test_a_link_that_is_lost_after_a_short_overlap_says_nothing_about_the_cap() -> None:
+    async with world(lifetime=10) as w:
+        await crossed_in_haste(w)
+        w.service.newest.shut(1006)
+        await asyncio.sleep(20)
+        assert w.told(events.Refused) == []
+
+
+@virtual_time
+async def test_an_operation_that_starts_again_after_a_short_overlap_says_nothing_about_the_cap() -> None:
+    async with world(lifetime=10) as w:
+        operation = await crossed_in_haste(w)
+        socket = w.service.newest
+        socket.script = polite
+        socket.say("error", "1", [{"message": "something broke"}])
+        await busy(w, 10)
+        assert [event.what for event in w.told(events.Refused)] == [f"operation {operation.key}"]
 
 
 # ---------------------------------------------------------------------- replace
