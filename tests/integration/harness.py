@@ -60,7 +60,7 @@ async def client_for(simulator: Simulator, credentials: Any = None, **options: A
 
 
 class Reader:
-    """Reads one subscription to its end, or until it is left; keeps every row and the error that ended it."""
+    """Reads one subscription to its end, or until it is left; keeps all that came and the error that ended it."""
 
     def __init__(
         self, subscription: Subscription, document: str, variables: dict[str, Any] | None = None
@@ -69,6 +69,8 @@ class Reader:
         self.document = document
         self.variables = variables
         self.rows: list[Any] = []
+        self.data: list[Any] = []  # of each message
+        self.links: set[int] = set()  # that brought a message
         self.messages = 0
         self.error: Exception | None = None
         self.task = asyncio.create_task(self._read())
@@ -77,6 +79,8 @@ class Reader:
         try:
             async for message in self.subscription:
                 self.messages += 1
+                self.data.append(message.data)
+                self.links.add(message.link)
                 self.rows.extend(message.rows())
         except Exception as error:  # noqa: BLE001 - the test asks for it
             self.error = error
