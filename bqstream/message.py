@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from .errors import OperationFailed
+
 GapCause = Literal["lost", "handover", "replaced", "quiet", "parked", "dropped"]
-_decode = msgspec.json.decode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,9 @@ class Crossed:
 class Message:
     """One ``next`` payload, decoded when it is first looked at.
 
+    ``data``, ``errors``, ``extensions`` and ``rows()`` raise OperationFailed where it cannot be, as with a number
+    that no double holds; the messages that follow are none the worse.
+
     Attributes:
         raw: the payload as it came (JSON, UTF-8), or encoded anew where rows were taken out.
         received: when it came in, seconds since the epoch.
@@ -75,10 +80,14 @@ class Message:
         return datetime.fromtimestamp(self.received, UTC)
 
     def _decoded(self) -> dict[str, Any]:
-        payload = self._payload
-        if payload is None:
-            payload = self._payload = _decode(self.raw)
-        return payload
+        if self._payload is None:
+            try:
+                self._payload = _decode(self.raw)
+            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                raise OperationFailed(
+                    f"a payload cannot be decoded, its bytes are in message.raw: {error}"
+                ) from None
+        return self._payload
 
     @property
     def data(self) -> Any:

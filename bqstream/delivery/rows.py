@@ -21,7 +21,7 @@ def fingerprint(row: msgspec.Raw | bytes) -> Fingerprint:
     """What a row is compared by. A number that a double cannot hold leaves the row compared byte by byte."""
     try:
         canonical = msgspec.json.encode(msgspec.json.decode(row), order="sorted")
-    except (msgspec.MsgspecError, ValueError, OverflowError):
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         canonical = bytes(row)
     return blake2b(canonical, digest_size=16).digest()
 
@@ -43,7 +43,7 @@ class Rows:
         self.by_key: dict[str, list[Fingerprint]]
         try:
             self._fields = _envelope.decode(raw)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             self.by_key = {"": [fingerprint(raw)]}
             return
         data = self._fields.get("data")
@@ -57,7 +57,7 @@ class Rows:
     def _split(self, data: msgspec.Raw) -> bool:
         try:
             roots = _cubes.decode(data)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             return False
         if len(roots) != 1:
             return False

@@ -6,6 +6,7 @@ A payload is carried as the bytes that came; only what must be looked into is de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,11 @@ _UNREADABLE = (
     UnicodeDecodeError,
     RecursionError,
 )  # all that decoding hostile text can raise
+# Escapes in a JSON string, one after another; the group is half of a surrogate pair.
+_ESCAPES = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\.",
+    re.DOTALL,
+)
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -56,7 +62,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def opened(frame: bytes) -> Envelope | None:
-    """The envelope in ``frame``; ``None`` where it holds no JSON object, or one nested too deeply.
+    """The envelope in ``frame``; ``None`` where it holds no JSON object.
 
     The decoder passes over strings that it need not look at, so that their UTF-8 is checked here: what is not
     (RFC 6455 section 8.1) would fail later, in the hands of a user.
@@ -67,6 +73,25 @@ def opened(frame: bytes) -> Envelope | None:
         return _strict(frame)
     except msgspec.ValidationError:
         return _opened_loosely(frame)
+    except msgspec.DecodeError:
+        return _opened_mended(frame)
+    except RecursionError:
+        return _opened_without_payload(frame)
+    except UnicodeDecodeError:
+        return None
+
+
+def _opened_mended(frame: bytes) -> Envelope | None:
+    """Half of a surrogate pair is JSON by its grammar (RFC 8259 section 8.2), and text to nobody."""
+    mended = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], frame)
+    return None if mended == frame else opened(mended)
+
+
+def _opened_without_payload(frame: bytes) -> Envelope | None:
+    """A payload nested too deeply is its operation's trouble alone; ``type`` and ``id`` mostly stand before it."""
+    head = frame.partition(b'"payload"')[0].rstrip()
+    try:
+        return _strict(head.removesuffix(b",") + b"}")
     except _UNREADABLE:
         return None
 

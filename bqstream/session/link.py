@@ -23,6 +23,8 @@ STRAY_FRAMES = 64
 # So long a link must live, in seconds, until a refusal that ends it is not taken for the next in a row.
 PROOF_WITH_DATA = 1.0
 PROOF_WITHOUT = 30.0
+# A longer silence than this, in seconds, is not granted to a server that asks for it.
+LONGEST_IDLE = 3600.0
 
 
 @dataclass(slots=True)
@@ -290,7 +292,7 @@ class Link:
             case Acked(payload):
                 # AWS AppSync's guide: the server promises a keep-alive within this many milliseconds.
                 timeout = payload.get("connectionTimeoutMs")
-                if isinstance(timeout, int | float) and timeout >= 1000:
+                if isinstance(timeout, int | float) and 1000 <= timeout <= LONGEST_IDLE * 1000:
                     self._idle = timeout / 1000
                 self.acked = True
                 self._ack.set()

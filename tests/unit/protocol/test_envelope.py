@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from bqstream.errors import UsageError
@@ -80,16 +81,49 @@ def test_an_envelope_is_read_whatever_the_order_of_its_members(text: bytes) -> N
     assert (envelope.type, envelope.id, bytes(envelope.payload)) == ("next", "1", b'{"data":{}}')
 
 
-DEEP = b'{"type":"next","payload":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-
-
 @pytest.mark.parametrize(
     "text",
-    [b"", b"[]", b"null", b'"next"', b"1", b"{", b"{}x", b"\xff", b'{"type":"\xff"}', b'{"type":NaN}', DEEP],
+    [
+        b"",
+        b"[]",
+        b"null",
+        b'"next"',
+        b"1",
+        b"{",
+        b"{}x",
+        b"\xff",
+        b'{"type":"\xff"}',
+        b'{"type":NaN}',
+        b"[" * 100_000,
+    ],
 )
 def test_what_is_no_json_object_has_no_envelope(text: bytes) -> None:
     """Item 31."""
     assert opened(text) is None
+
+
+@pytest.mark.parametrize("before", [b'"type":"next","id":"7",', b' "id" : "7" , "type" : "next" , '])
+def test_a_payload_nested_too_deeply_still_says_whose_it_is(before: bytes) -> None:
+    envelope = opened(b"{" + before + b'"payload":{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}}")
+    assert envelope is not None
+    assert (envelope.type, envelope.id, bytes(envelope.payload)) == ("next", "7", b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        (rb"\ud83d\ude00", rb"\ud83d\ude00"),
+        (rb"\ud800", rb"\ufffd"),
+        (rb"\udc00\ud800\\ud800", rb"\ufffd\ufffd\\ud800"),
+        (rb"\ud83d\ud83d\ude00\\\udfff\"", rb"\ufffd\ud83d\ude00\\\ufffd\""),
+    ],
+)
+def test_half_of_a_surrogate_pair_becomes_a_replacement_character(text: bytes, mended: bytes) -> None:
+    """RFC 8259, section 8.2: it is no error of the grammar."""
+    envelope = opened(b'{"type":"next","id":"1","payload":"\\ud800-%s"}' % text)
+    assert envelope is not None
+    assert bytes(envelope.payload) == b'"\\ufffd-%s"' % mended
+    assert msgspec.json.decode(envelope.payload)
 
 
 @pytest.mark.parametrize("strange", [b"5", b"[]", b"null", b"1e999", b'{"a":1}'])
