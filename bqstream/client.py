@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import warnings
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -200,6 +201,7 @@ class Client:
     async def _run(self, keeper: Keeper, session: Session, http: aiohttp.ClientSession) -> None:
         """Own all that runs from ``open`` to ``aclose``, since a cancel scope is left by the task that entered it."""
         assert self._closing is not None
+        closed = ConnectionGivenUp("the client was closed")
         try:
             async with http, anyio.create_task_group() as tasks:
                 tasks.start_soon(keeper.run)
@@ -208,8 +210,13 @@ class Client:
                 self._end_all(None)
                 await session.aclose()
                 tasks.cancel_scope.cancel()
+        except Exception as error:
+            _log.exception("the client failed by a bug of its own; please report it")
+            bug = _leaf(error)
+            closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
+            raise bug from None
         finally:
-            self._end_all(ConnectionGivenUp("the client was closed"))
+            self._end_all(closed)
             self._session = self._queries = None
 
     def _wire(self) -> tuple[Keeper, Session, aiohttp.ClientSession]:
@@ -250,6 +257,7 @@ class Client:
     def _end_all(self, error: BqstreamError | None) -> None:
         for operation, stream in list(self._open.values()):
             self._forget(operation)
+            operation.settle(error or ConnectionGivenUp("the client was closed"))
             if error is None:
                 stream.completed(self._clock.monotonic())
             else:
@@ -306,7 +314,8 @@ class Client:
         def ready() -> None:
             if stream.over:  # an overflow ends it from inside
                 self._forget(operation)
-            subscription._wake()
+            if (reader := held()) is not None:
+                reader._wake()
 
         def parked(resumed: bool) -> None:
             if resumed:
@@ -321,7 +330,8 @@ class Client:
             on_room=lambda: session.has_room(operation),
         )
         operation: Operation = Operation(key, request, stream)
-        subscription: Subscription = Subscription(stream, lambda: self._forget(operation), key)
+        subscription = Subscription(stream, lambda: self._forget(operation), key)
+        held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
         self._open[key] = (operation, stream)
         session.add(operation)
         try:
@@ -358,7 +368,7 @@ class Client:
         return data
 
     def _opened(self, part: T | None) -> T:
-        if part is None:
+        if part is None or self._closing is None or self._closing.is_set():
             raise UsageError("the client is not open: use it inside 'async with', or await connect(…)")
         return part
 
@@ -402,6 +412,13 @@ async def connect(credentials: Credentials | str | Callable[[], Any] | None = No
     Takes and raises what ``Client`` and ``Client.open`` do.
     """
     return await Client(credentials, **options).open()
+
+
+def _leaf(error: Exception) -> Exception:
+    """The one error in a group of groups."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[-1]
+    return error
 
 
 def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:

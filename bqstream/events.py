@@ -11,10 +11,12 @@ from typing import Literal
 
 from .message import Gap
 
+LATEST = datetime.max.replace(microsecond=0, tzinfo=UTC).timestamp()
+
 
 def moment(seconds: float) -> datetime:
-    """A time of the wall clock, in seconds since the epoch, as events show it."""
-    return datetime.fromtimestamp(seconds, UTC)
+    """A time of the wall clock, in seconds since the epoch, as events show it; the year 9999 at most."""
+    return datetime.fromtimestamp(min(seconds, LATEST), UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from types import TracebackType
@@ -33,6 +34,7 @@ class Subscription:
         self._waiter: asyncio.Future[None] | None = None
         self._unfair = 0
         self._rows: Iterator[Any] = iter(())
+        self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._stream.ended else "open"
@@ -76,7 +78,7 @@ class Subscription:
                     return message
                 if self._stream.ended:
                     if self._stream.error is not None:
-                        raise self._stream.error
+                        raise self._stream.error.with_traceback(None)  # else it grows with every read
                     raise StopAsyncIteration
                 self._unfair = 0
                 self._waiter = asyncio.get_running_loop().create_future()
@@ -122,6 +124,8 @@ class Subscription:
             warnings.warn(
                 f"{self!r} was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the client with it
+                self._loop.call_soon_threadsafe(self._close)
 
 
 class _Rows:

@@ -1,0 +1,104 @@
+"""What a user opens, over a service in memory and in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import warnings
+from typing import Any
+
+import pytest
+
+from bqstream import Client, ConnectionGivenUp, Token, UsageError
+from bqstream.events import TokenRefreshed
+from tests.unit.session.service import Script, Service, mute, polite, settle
+from tests.virtual_time import virtual_clock, virtual_time
+
+DOCUMENT = "subscription { EVM { Transfers { Hash } } }"
+DATA = '{"EVM":{"Transfers":[{"Hash":"0x1"}]}}'
+
+
+def client_of(script: Script = polite, credentials: Any = "a-token-of-the-test", **options: Any) -> Client:
+    client = Client(credentials, endpoint="wss://service.test/graphql", **options)
+    client._engine = Service(script)
+    client._clock = virtual_clock()
+    return client
+
+
+def service_of(client: Client) -> Service:
+    service = client._engine
+    assert isinstance(service, Service)
+    return service
+
+
+@virtual_time
+async def test_a_subscribe_that_waits_ends_with_an_error_when_the_client_is_closed() -> None:
+    client = await client_of(mute).open()
+    waiting = asyncio.ensure_future(client.subscribe(DOCUMENT))
+    await settle()
+    await client.aclose()
+    with pytest.raises(ConnectionGivenUp, match="closed"):
+        await waiting
+
+
+@virtual_time
+async def test_nothing_is_subscribed_or_executed_while_the_client_closes() -> None:
+    client = await client_of().open()
+    stream = await client.subscribe(DOCUMENT)
+    service_of(client).newest.answers_close = False  # so that closing takes a while
+    closing = asyncio.create_task(client.aclose())
+    await settle()
+    with pytest.raises(UsageError, match="not open"):
+        await client.subscribe(DOCUMENT)
+    with pytest.raises(UsageError, match="not open"):
+        await client.execute("{ EVM { Blocks { Hash } } }")
+    await closing
+    await stream.aclose()
+    assert len(service_of(client).sockets) == 1
+
+
+@virtual_time
+async def test_a_subscription_that_is_let_go_unclosed_warns_and_is_unsubscribed() -> None:
+    async with client_of() as client:
+        stream = await client.subscribe(DOCUMENT)
+        await settle()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            del stream
+            gc.collect()
+        assert [one.category for one in caught] == [ResourceWarning]
+        await settle()
+        assert client.status().subscriptions == ()
+        assert "complete" in service_of(client).newest.words
+
+
+@virtual_time
+async def test_a_bug_reaches_readers_as_a_typed_error_and_who_closes_as_itself_and_in_no_group(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = await client_of().open()
+    stream = await client.subscribe(DOCUMENT)
+
+    def fail(*_: object) -> bool:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(client._open[1][1], "payload", fail)
+    service_of(client).publish(DATA)
+    with pytest.raises(ConnectionGivenUp, match=r"bug .*ZeroDivisionError"):
+        await anext(stream)
+    with pytest.raises(ZeroDivisionError):
+        await client.aclose()
+    assert client.status().state == "closed"
+
+
+@virtual_time
+async def test_a_token_may_live_longer_than_the_calendar() -> None:
+    async def credentials() -> Token:
+        return Token("a-token-of-the-test", expires_in=1e15)
+
+    told: list[object] = []
+    async with client_of(credentials=credentials, on_event=told.append) as client:
+        expires = client.status().token_expires_at
+        assert expires is not None
+        assert expires.year == 9999
+    assert [event.expires_at for event in told if isinstance(event, TokenRefreshed)] == [expires]
