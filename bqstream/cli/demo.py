@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 import time
 from collections import deque
@@ -119,19 +118,20 @@ class Reader:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The verdict over all documents."""
+    """The verdict over all documents; ``foreign`` rows are such as were never emitted."""
 
     emitted: int
     delivered: int
     lost: int
     repeated: int
+    foreign: int
     rotations: int
     reconnects: int
     seconds: float
 
     @property
     def good(self) -> bool:
-        return self.delivered > 0 and not self.lost and not self.repeated
+        return self.delivered > 0 and not (self.lost or self.repeated or self.foreign)
 
     def as_json(self) -> str:
         return json.dumps(
@@ -160,7 +160,7 @@ async def _demo(plan: Plan, view: View, as_json: bool) -> int:
     except ExceptionGroup as group:  # of the readers; the first one's error tells the story
         raise group.exceptions[0] from None
     click.echo(result.as_json() if as_json else str(result))
-    if number == signal.SIGINT or number == signal.SIGTERM:
+    if number:
         return 128 + number
     return 0 if result.good else FAILED
 
@@ -186,6 +186,7 @@ async def _stream(plan: Plan, view: View) -> tuple[Result, int | None]:
             number = await run_until(_watch(client, readers, view, plan, started), plan.seconds)
             simulator.pause()
             await _settle(simulator, readers)
+            view.show(_moment(client, readers, plan, started))
             status = client.status()
             for task in tasks:
                 task.cancel()
@@ -196,6 +197,7 @@ async def _stream(plan: Plan, view: View) -> tuple[Result, int | None]:
         delivered=sum(verdict.delivered for verdict in verdicts),
         lost=sum(verdict.lost for verdict in verdicts),
         repeated=sum(verdict.repeated for verdict in verdicts),
+        foreign=sum(verdict.foreign for verdict in verdicts),
         rotations=status.rotations,
         reconnects=status.reconnects,
         seconds=seconds,
@@ -216,18 +218,20 @@ async def _read(client: Client, reader: Reader) -> None:
 
 async def _watch(client: Client, readers: Sequence[Reader], view: View, plan: Plan, started: float) -> None:
     while True:
-        now = time.monotonic()
-        view.show(
-            Moment(
-                seconds=now - started,
-                total=plan.seconds,
-                token_ttl=plan.token_ttl,
-                rows={reader.name: len(reader.rows) for reader in readers},
-                rates={reader.name: reader.rate(now) for reader in readers},
-                status=client.status(),
-            )
-        )
+        view.show(_moment(client, readers, plan, started))
         await asyncio.sleep(_TICK)
+
+
+def _moment(client: Client, readers: Sequence[Reader], plan: Plan, started: float) -> Moment:
+    now = time.monotonic()
+    return Moment(
+        seconds=now - started,
+        total=plan.seconds,
+        token_ttl=plan.token_ttl,
+        rows={reader.name: len(reader.rows) for reader in readers},
+        rates={reader.name: reader.rate(now) for reader in readers},
+        status=client.status(),
+    )
 
 
 def _verdicts(simulator: Simulator, readers: Sequence[Reader]) -> list[Verdict]:
@@ -241,10 +245,13 @@ def _verdicts(simulator: Simulator, readers: Sequence[Reader]) -> list[Verdict]:
 
 
 async def _settle(simulator: Simulator, readers: Sequence[Reader]) -> None:
-    """The chain stands still: wait until all that it emitted has come, or for ``_SETTLE`` seconds."""
+    """The chain stands still: wait until all that it emitted has come, or for ``_SETTLE`` seconds.
+
+    Then a little longer: what came twice would come right behind.
+    """
     await simulator.drained()
-    deadline = time.monotonic() + _SETTLE
-    while time.monotonic() < deadline:
+    for _ in range(int(_SETTLE / _TICK)):
         if not any(verdict.lost for verdict in _verdicts(simulator, readers)):
-            return
+            break
         await asyncio.sleep(_TICK)
+    await asyncio.sleep(3 * _TICK)

@@ -84,7 +84,7 @@ class PlainView(NoView):
         click.echo(timed(event))
 
     def show(self, moment: Moment) -> None:
-        if moment.seconds < self._next:
+        if moment.seconds < min(self._next, moment.total):
             return
         self._next = moment.seconds + _LINES_EVERY
         click.echo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -124,6 +125,32 @@ async def test_a_signal_ends_the_demo_early_with_the_verdict_so_far(
         end = await ended(process)
     assert end.code == code, end
     assert "lost 0, repeated 0" in end.out.splitlines()[-1]
+
+
+@pytest.mark.asyncio
+async def test_on_a_terminal_the_demo_is_live_and_leaves_the_cursor_as_it_was() -> None:
+    ours, theirs = os.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bqstream.cli", "demo", "--for", "1s"),
+        cwd=ROOT,
+        env=environment(TERM="xterm", COLUMNS="100"),
+        stdout=theirs,
+    )
+    os.close(theirs)
+    screen = await asyncio.to_thread(everything, ours)
+    assert await process.wait() == 0
+    assert "rows a second" in screen
+    assert screen.rindex("\x1b[?25h") > screen.rindex("\x1b[?25l")
+    assert "lost 0, repeated 0" in screen.splitlines()[-1]
+
+
+def everything(terminal: int) -> str:
+    """What is written to a terminal until its last user is gone."""
+    text = b""
+    with open(terminal, "rb", buffering=0) as screen, contextlib.suppress(OSError):  # EIO: they hung up
+        while piece := screen.read(65536):
+            text += piece
+    return text.decode()
 
 
 # ---------------------------------------------------------------------- tail
