@@ -113,14 +113,28 @@ def _read(source: Any) -> tuple[str, DocumentNode, Mapping[str, Any]]:
         if "{" not in source and source.strip().endswith((".graphql", ".gql")):
             raise UsageError(f"{source!r} looks like a file's name: give Path({source!r})")
         try:
-            return source, parse(source), {}
+            node = parse(source)
         except GraphQLSyntaxError as error:
             where = "".join(_show(source, at.line, at.column) for at in (error.locations or ())[:1])
             raise DocumentRefused(error.message + where) from None
+        _refuse_empty_braces(source, node)
+        return source, node, {}
     node = getattr(source, "document", source)
     if not isinstance(node, DocumentNode):
         raise UsageError(f"a document is text, a Path or a gql document, not {type(source).__name__}")
     return print_ast(node), node, dict(getattr(source, "variable_values", None) or {})
+
+
+def _refuse_empty_braces(text: str, document: DocumentNode) -> None:
+    """A selection set holds at least one selection (GraphQL, section 2.4), which graphql-core 3.3 does not demand."""
+    from graphql import Visitor, visit
+
+    class Braces(Visitor):
+        def enter_selection_set(self, node: SelectionSetNode, *_: object) -> None:
+            if not node.selections:
+                raise DocumentRefused("Syntax Error: the braces hold no field" + _place(text, node))
+
+    visit(document, Braces())
 
 
 def _operation(
