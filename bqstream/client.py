@@ -210,7 +210,7 @@ class Client:
                 self._end_all(None)
                 await session.aclose()
                 tasks.cancel_scope.cancel()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             _log.exception("the client failed by a bug of its own; please report it")
             bug = _leaf(error)
             closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
@@ -251,7 +251,7 @@ class Client:
             mode=self._handover,
         )
         self._session = Session(shared, self._connections)
-        self._queries = Queries(http, self._endpoint, keeper, self._timeouts)
+        self._queries = Queries(http, self._endpoint, keeper, self._timeouts, self._backoff)
         return keeper, self._session, http
 
     def _end_all(self, error: BqstreamError | None) -> None:
@@ -359,12 +359,14 @@ class Client:
         Passing refusals are retried within ``timeouts.query``; a refused token is refreshed.
 
         Raises:
-            DocumentRefused, OperationFailed, PlanError, TokenRefused, ConnectionGivenUp, UsageError.
+            DocumentRefused: the document is wrong; where its syntax is, before anything is sent.
+            OperationFailed: the service answered with errors; ``data`` holds what it gave beside them.
+            TokenRefused, CredentialsRefused, PlanError, ConnectionGivenUp: there is no answer to be had.
+            UsageError: the client is not open, or the call is wrong.
         """
         parsed = Document.parse(document, operation_name)
         parsed.require("query")
-        answer = await self._opened(self._queries).execute(_request(parsed, variables))
-        data: dict[str, Any] = answer["data"]
+        data: dict[str, Any] = await self._opened(self._queries).execute(_request(parsed, variables))
         return data
 
     def _opened(self, part: T | None) -> T:

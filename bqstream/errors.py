@@ -57,11 +57,15 @@ class DocumentRefused(BqstreamError):
 
 
 class OperationFailed(BqstreamError):
-    """The service ended one operation; ``errors`` is its list of GraphQL errors, as it sent them."""
+    """The service ended one operation, or answered a query with errors.
 
-    def __init__(self, message: str, errors: Sequence[dict[str, Any]] = ()) -> None:
+    ``errors`` is its list of GraphQL errors, as it sent them; ``data`` is what a query gave beside them.
+    """
+
+    def __init__(self, message: str, errors: Sequence[dict[str, Any]] = (), data: Any = None) -> None:
         super().__init__(message)
         self.errors = tuple(errors)
+        self.data = data
 
 
 class ConnectionGivenUp(BqstreamError):

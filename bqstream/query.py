@@ -3,93 +3,138 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import aiohttp
 import msgspec
 
-from .config import Timeouts
+from .config import Backoff, Timeouts
 from .credentials.keeper import Keeper
-from .endpoints import Endpoint
-from .errors import ConnectionGivenUp, TokenRefused
+from .endpoints import Endpoint, secret_forms
+from .errors import ConnectionGivenUp, OperationFailed
 from .protocol.envelope import error_list
-from .protocol.verdicts import Action, Verdict, classify_errors, classify_upgrade
+from .protocol.verdicts import Action, Kind, Verdict, classify_errors, classify_upgrade
+from .session.backoff import Schedule
 from .session.supervisor import error_for
+
+# So often a token may be refused in a row before the query fails; the keeper spaces the new ones.
+TOKENS_REFUSED = 2
 
 
 class Queries:
     """Posts documents to the endpoint with the keeper's token (docs: graphql/query).
 
-    Passing refusals (429, 5xx, shared compute) are tried again with what the service asks for as the wait, for
-    ``timeouts.query`` seconds in all; a refused token is refreshed and the query sent again.
+    Passing refusals (429, 5xx, shared compute, a connection that breaks) are tried again, spaced like reconnects,
+    for ``timeouts.query`` seconds in all; a refused token is refreshed and the query sent again.
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, endpoint: Endpoint, keeper: Keeper, timeouts: Timeouts
+        self,
+        http: aiohttp.ClientSession,
+        endpoint: Endpoint,
+        keeper: Keeper,
+        timeouts: Timeouts,
+        backoff: Backoff,
     ) -> None:
         self._http = http
         self._endpoint = endpoint
         self._keeper = keeper
         self._timeouts = timeouts
+        self._backoff = backoff
 
-    async def execute(self, request: bytes) -> dict[str, Any]:
-        """Send ``request`` (the JSON text of the payload) and give the whole answer, partial errors included.
+    async def execute(self, request: bytes) -> Any:
+        """Send ``request`` (the JSON text of the payload) and give the answer's ``data``.
 
         Raises:
-            DocumentRefused, OperationFailed, PlanError, TokenRefused, ConnectionGivenUp: as the service refused.
+            DocumentRefused, PlanError, TokenRefused, ConnectionGivenUp: as the service refused.
+            OperationFailed: it answered with errors; ``data`` holds what it gave beside them.
         """
-        last: Verdict | None = None
+        schedule, refusals = Schedule(self._backoff), 0
+        last: _Refused | None = None
         try:
             async with asyncio.timeout(self._timeouts.query):
-                refusals = 0
                 while True:
                     held = await self._keeper.current()
-                    last, errors, answer = await self._post(request, held.token.value)
-                    if last is None:
-                        return answer
-                    if last.action is Action.REFRESH:
+                    try:
+                        return await self._post(request, held.token.value)
+                    except _Refused as refused:
+                        last = refused
+                    verdict = last.verdict
+                    if verdict.action is Action.REFRESH and refusals < TOKENS_REFUSED:
                         refusals += 1
-                        if refusals > 2:
-                            raise TokenRefused(last.why)
-                        self._keeper.refused(held, last.why)
-                    elif last.action is Action.RETRY:
-                        await asyncio.sleep(last.retry_after or max(last.floor, 0.5))
+                        self._keeper.refused(held, verdict.why)
+                    elif verdict.action is Action.RETRY and (wait := schedule.failed(verdict)) is not None:
+                        await asyncio.sleep(wait)
                     else:
-                        raise error_for(last, errors)
+                        raise error_for(verdict, last.errors)
         except TimeoutError:
-            why = f"; the last refusal: {last.why}" if last is not None else ""
+            why = f"; the last refusal: {last.verdict.why}" if last is not None else ""
             raise ConnectionGivenUp(
                 f"no answer to the query within {self._timeouts.query:g} s{why}"
             ) from None
 
-    async def _post(
-        self, request: bytes, token: str
-    ) -> tuple[Verdict | None, tuple[dict[str, Any], ...], dict[str, Any]]:
+    async def _post(self, request: bytes, token: str) -> Any:
+        """One try. Raises _Refused, and OperationFailed for data that is not whole."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         try:
             async with self._http.post(
                 self._endpoint.http, data=request, headers=headers, allow_redirects=False
             ) as response:
                 body = await response.read()
-                status = response.status
-                answer_headers = {name.lower(): value for name, value in response.headers.items()}
         except aiohttp.ClientError as error:
-            raise ConnectionGivenUp(f"the query could not be sent: {type(error).__name__}") from None
-        answer = _parse(body)
-        # A refused document may come with 400 (GraphQL over HTTP, section 6.4), which else means the request.
-        if answer is not None and status in (200, 400):
-            errors = error_list(body) if answer.get("errors") else ()
-            if errors and answer.get("data") is None:
-                return classify_errors(errors), errors, answer
-            if status == 200 and "data" in answer:
-                return None, (), answer
-        text = body.decode("utf-8", "replace")
-        return classify_upgrade(status if status != 200 else 502, answer_headers, text), (), {}
+            unsent = _unsent(error)
+        else:
+            return _result(response, body, token)
+        raise _Refused(unsent)  # out here, so that not even its __context__ is the library's exception
+
+
+class _Refused(Exception):
+    def __init__(self, verdict: Verdict, errors: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__(verdict.why)
+        self.verdict = verdict
+        self.errors = errors
+
+
+def _unsent(error: aiohttp.ClientError) -> Verdict:
+    permanent = isinstance(getattr(error, "certificate_error", None), ssl.CertificateError)
+    return Verdict(
+        action=Action.END_CLIENT if permanent else Action.RETRY,
+        kind=Kind.CONNECTION,
+        why=f"the query could not be sent ({type(error).__name__})",
+    )
+
+
+def _result(response: aiohttp.ClientResponse, body: bytes, token: str) -> Any:
+    answer, status = _parse(body), response.status
+    # A refused document may come with 400 (GraphQL over HTTP, section 6.4), which else means the request.
+    if answer is not None and status in (200, 400):
+        data = answer.get("data")
+        if answer.get("errors"):
+            errors = error_list(_without(token, body).encode())
+            verdict = classify_errors(errors)
+            if data is None:
+                raise _Refused(verdict, errors)
+            raise OperationFailed(verdict.why, errors, data)
+        if data is not None and status == 200:
+            return data
+    if status == 200:
+        why = "HTTP 200: the answer is not one to a GraphQL query"
+        raise _Refused(Verdict(action=Action.RETRY, kind=Kind.CONNECTION, why=why))
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    raise _Refused(classify_upgrade(status, headers, _without(token, body)))
+
+
+def _without(token: str, body: bytes) -> str:
+    text = body.decode("utf-8", "replace")
+    for form in secret_forms(token):
+        text = text.replace(form, "***")
+    return text
 
 
 def _parse(body: bytes) -> dict[str, Any] | None:
     try:
         answer = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     return answer if isinstance(answer, dict) else None

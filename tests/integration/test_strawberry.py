@@ -18,7 +18,7 @@ from aiohttp import web
 
 from bqstream import Client, StaticToken, Token
 from bqstream.config import Timeouts
-from bqstream.errors import ConnectionGivenUp, DocumentRefused, TokenRefused, UsageError
+from bqstream.errors import ConnectionGivenUp, DocumentRefused, OperationFailed, TokenRefused, UsageError
 from bqstream.events import Connected, Lost, Refused, Stalled
 from bqstream.message import Message
 from bqstream.subscription import Subscription as Stream
@@ -470,7 +470,10 @@ async def test_a_query_is_executed_over_http(server: Server) -> None:
         assert await client.execute("{ sum(a: 1, b: 2) }") == {"sum": 3}
         document = "query One { sum(a: 1) } query Other($b: Int!) { sum(a: 1, b: $b) }"
         assert await client.execute(document, {"b": 41}, operation_name="Other") == {"sum": 42}
-        assert await client.execute("{ half { whole broken } }") == {"half": {"whole": 1, "broken": None}}
+        with pytest.raises(OperationFailed) as caught:
+            await client.execute("{ half { whole broken } }")
+        assert caught.value.data == {"half": {"whole": 1, "broken": None}}
+        assert caught.value.errors
         with pytest.raises(DocumentRefused, match=r"execute\(\) takes|subscribe\(\) takes"):
             await client.execute("subscription { count(to: 1) }")
         with pytest.raises(UsageError):
