@@ -60,17 +60,17 @@ class Document:
         """
         text, node, values = _read(source)
         asked = operation_name or getattr(source, "operation_name", None)
-        operation, fragments = _operation(node, asked)
+        operation, fragments = operation_of(node, asked)
         kind: Kind = operation.operation.value
         roots = list(_fields(operation.selection_set, fragments))
-        keys = list(dict.fromkeys(map(_response_key, roots)))
+        keys = list(dict.fromkeys(map(response_key, roots)))
         if kind == "subscription" and len(keys) != 1:
             raise DocumentRefused(
                 f"a subscription has one root field, and this one has {len(keys)}: {', '.join(keys)}; many cubes "
                 "under one root are fine, several roots need a subscription each" + _place(text, roots[-1])
             )
         below = (_fields(root.selection_set, fragments) for root in roots)
-        cubes = dict.fromkeys(_response_key(cube) for found in below for cube in found)
+        cubes = dict.fromkeys(response_key(cube) for found in below for cube in found)
         cubes.pop("__typename", None)
         return cls(text, kind, asked, keys[0], tuple(cubes), _variables(operation), values)
 
@@ -137,9 +137,13 @@ def _refuse_empty_braces(text: str, document: DocumentNode) -> None:
     visit(document, Braces())
 
 
-def _operation(
+def operation_of(
     document: DocumentNode, name: str | None
 ) -> tuple[OperationDefinitionNode, dict[str, SelectionSetNode]]:
+    """The operation of that name, or the only one, and the selections of every fragment by name.
+
+    Raises DocumentRefused where it is not to be found.
+    """
     from graphql import FragmentDefinitionNode, OperationDefinitionNode
 
     operations: dict[str | None, OperationDefinitionNode] = {}
@@ -181,7 +185,7 @@ def _fields(
             yield from _fields(fragments[name], fragments, (*within, name))
 
 
-def _response_key(node: FieldNode) -> str:
+def response_key(node: FieldNode) -> str:
     return node.alias.value if node.alias else node.name.value
 
 
