@@ -355,9 +355,10 @@ async def test_an_operation_that_is_stopped_presses_no_more() -> None:
 
 @virtual_time
 async def test_a_link_that_is_closed_while_paused_ends_in_time_and_parks_nobody() -> None:
-    async with linked() as bench:
+    async with linked(timeouts=Timeouts(block=1, close=2)) as bench:
         operation = bench.start()
         await bench.fill(operation)
+        bench.socket.answers_close = False
         await bench.link.close()
         at, ending = await bench.ended()
         assert ending.expected

@@ -371,6 +371,22 @@ async def test_an_error_that_names_the_cap_replaces_at_once() -> None:
 
 
 @virtual_time
+async def test_what_was_added_in_the_overlap_goes_to_the_old_link_until_that_is_replaced() -> None:
+    async with world() as w:
+        operation = w.add()
+        await asyncio.sleep(100)
+        await overlap(w)
+        added = w.add()
+        await settle()
+        w.service.latency = 2
+        w.service.newest.error(operation, CAP)
+        await asyncio.sleep(1)
+        assert recorder(added).calls == [("joined", 2), ("lost", 2, "lost"), ("joined", 1)]
+        await asyncio.sleep(2)
+        assert recorder(added).sources == recorder(operation).sources == [3]
+
+
+@virtual_time
 async def test_silence_while_the_old_link_is_quiet_too_is_not_the_cap() -> None:
     async with world() as w:
         w.add()
@@ -410,10 +426,11 @@ async def test_an_operation_that_is_started_late_on_the_new_link_is_given_its_gr
         new.error(late, "not yet")
         crossed(neighbour)
         new.script = deaf_to_starts  # the next start will be silent for a while
-        await busy(w, TIMEOUTS.grace)
+        await busy(w, 1 + TIMEOUTS.grace)
+        await busy(w, 1)  # two messages more: not enough
         assert len(w.service.open) == 2
         assert modes(w) == []
-        await busy(w, 5)
+        await busy(w, 2)
         assert modes(w) == ["replace"]
 
 

@@ -173,6 +173,7 @@ async def test_a_link_that_waits_for_its_ack_is_dropped_with_the_last_operation(
         w.service.script = mute
         operation = w.add()
         await settle()
+        w.service.newest.answers_close = False
         w.remove(operation)
         await settle()
         assert w.service.open == []
@@ -406,6 +407,20 @@ async def test_a_server_that_merely_fails_is_given_up_after_a_few_in_a_row() -> 
         await asyncio.sleep(1000)
         assert isinstance(error_of(operation), ConnectionGivenUp)
         assert len(w.service.targets) == FEW
+
+
+@virtual_time
+async def test_failures_between_which_links_served_are_not_in_a_row() -> None:
+    async with world() as w:
+        operation = w.add()
+        for _ in range(2 * FEW):
+            await asyncio.sleep(2)
+            w.service.publish()
+            await settle()
+            w.service.newest.shut(4500, "oops")
+        await asyncio.sleep(2)
+        assert recorder(operation).ended is None
+        assert recorder(operation).sources == [2 * FEW + 1]
 
 
 @virtual_time
