@@ -297,11 +297,13 @@ class Client:
         async def opened() -> Subscription:
             parsed = Document.parse(document, operation_name)
             parsed.require("subscription")
-            return await self._subscribe(_request(parsed, variables), buffer or self._buffer, on_gap)
+            return await self._subscribe(parsed, _request(parsed, variables), buffer or self._buffer, on_gap)
 
         return Subscribing(opened)
 
-    async def _subscribe(self, request: bytes, buffer: Buffer, on_gap: str) -> Subscription:
+    async def _subscribe(
+        self, document: Document, request: bytes, buffer: Buffer, on_gap: str
+    ) -> Subscription:
         session = self._opened(self._session)
         key = next(self._keys)
 
@@ -328,6 +330,7 @@ class Client:
             on_parked=parked,
             on_ready=ready,
             on_room=lambda: session.has_room(operation),
+            cubes=document.cubes,
         )
         operation: Operation = Operation(key, request, stream)
         subscription = Subscription(stream, lambda: self._forget(operation), key)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from .errors import OperationFailed
+from .errors import OperationFailed, UsageError
 
 GapCause = Literal["lost", "handover", "replaced", "quiet", "parked", "dropped"]
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -60,15 +60,25 @@ class Message:
         received: when it came in, seconds since the epoch.
         link: the number of the link that brought it.
         replayed: whether a query brought it, not the stream.
+        cubes: the response keys of the document's cubes; empty where they are not known.
     """
 
-    __slots__ = ("_payload", "link", "raw", "received", "replayed")
+    __slots__ = ("_payload", "cubes", "link", "raw", "received", "replayed")
 
-    def __init__(self, raw: bytes, *, received: float, link: int, replayed: bool = False) -> None:
+    def __init__(
+        self,
+        raw: bytes,
+        *,
+        received: float,
+        link: int,
+        replayed: bool = False,
+        cubes: tuple[str, ...] = (),
+    ) -> None:
         self.raw = raw
         self.received = received
         self.link = link
         self.replayed = replayed
+        self.cubes = cubes
         self._payload: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -107,15 +117,36 @@ class Message:
     def rows(self, cube: str | None = None) -> Iterator[Any]:
         """The rows as the service nests them.
 
-        With one cube in the message each row is that cube's element; with several each is ``{cube: element}``, so
-        that it says which. ``cube`` (a response key) picks one. Data that has no cubes is one row.
+        Of a document with one cube each row is that cube's element; of one with several each is ``{cube: element}``,
+        so that it says which, whatever this message holds. ``cube`` (a response key) picks one. Data that has no
+        cubes is one row; a message that brings errors and only nulls has none.
+
+        Raises UsageError where the document has no such cube.
         """
-        cubes = list(cubes_of(self.data))
+        require_cube(cube, self.cubes)
+        if self.errors and _only_nulls(self.data):
+            return iter(())
+        found = list(cubes_of(self.data))
+        shapeless = bool(found) and found[0][0] == ""
         if cube is not None:
-            return (row for key, rows in cubes if key == cube for row in rows)
-        if len(cubes) == 1:
-            return iter(cubes[0][1])
-        return ({key: row} for key, rows in cubes for row in rows)
+            if shapeless:
+                raise UsageError(f"there is no cube {cube!r}, since the data has none: it is one row")
+            return (row for key, rows in found if key == cube for row in rows)
+        if shapeless or len(self.cubes or found) == 1:
+            return (row for _, rows in found for row in rows)
+        return ({key: row} for key, rows in found for row in rows)
+
+
+def require_cube(cube: str | None, cubes: tuple[str, ...]) -> None:
+    """Raise UsageError where ``cubes`` are known and ``cube`` is none of them: its rows would never come."""
+    if cube is not None and cubes and cube not in cubes:
+        raise UsageError(f"the document has no cube {cube!r}; it has {', '.join(cubes)}")
+
+
+def _only_nulls(data: Any) -> bool:
+    """Whether the root, or everything under it, is null."""
+    root = next(iter(data.values()), None) if isinstance(data, dict) else data
+    return root is None or (isinstance(root, dict) and all(field is None for field in root.values()))
 
 
 def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:

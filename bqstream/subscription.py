@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from .delivery.stream import Stream
 from .errors import UsageError
-from .message import Gap, Message
+from .message import Gap, Message, require_cube
 
 # A reader that always finds a message ready lets other tasks run after this many.
 FAIRNESS = 256
@@ -33,7 +33,8 @@ class Subscription:
         self._reading = False
         self._waiter: asyncio.Future[None] | None = None
         self._unfair = 0
-        self._rows: Iterator[Any] = iter(())
+        self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
+        self._rows_of: str | None = None  # … and of which cube
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
@@ -92,8 +93,12 @@ class Subscription:
     def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
         """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
 
-        After a ``break`` another call goes on with the next row of the same message.
+        After a ``break`` another call goes on with the next row of the same message; one for another cube with the
+        next message. Errors that came beside the rows are in ``Message.errors`` alone.
+
+        Raises UsageError where the document has no such cube.
         """
+        require_cube(cube, self._stream.cubes)
         return _Rows(self, cube)
 
     def _wake(self) -> None:
@@ -140,6 +145,8 @@ class _Rows:
 
     async def __anext__(self) -> Any:
         subscription = self._subscription
+        if subscription._rows_of != self._cube:
+            subscription._rows, subscription._rows_of = iter(()), self._cube
         while True:
             for row in subscription._rows:
                 return row

@@ -25,6 +25,7 @@ class Stream:
         on_parked: the reader was too slow and messages are let go (False), or are taken in again (True).
         on_ready: a message can be taken, or the stream has ended.
         on_room: the buffer had been full and is half empty: reading may go on.
+        cubes: the response keys of the document's cubes, which each message is told.
         history_seconds, history_bytes: how much of what was delivered is kept to compare with.
 
     Every callable is called from inside the method that caused it, must be quick and must not raise.
@@ -39,9 +40,11 @@ class Stream:
         on_parked: Callable[[bool], None],
         on_ready: Callable[[], None],
         on_room: Callable[[], None],
+        cubes: tuple[str, ...] = (),
         history_seconds: float = 60.0,
         history_bytes: int = 32 * MEBIBYTE,
     ) -> None:
+        self.cubes = cubes
         self._clock = clock
         self._on_parked = on_parked
         self._on_ready = on_ready
@@ -163,7 +166,7 @@ class Stream:
         if self._over:
             return
         received = self._clock.wall() + at - self._clock.monotonic()
-        message = Message(raw, received=received, link=source)
+        message = Message(raw, received=received, link=source, cubes=self.cubes)
         if not self._buffer.put(message):
             self._name_slowness(at, "the reader was too slow, and asked to be told so by an error")
             self._end(
