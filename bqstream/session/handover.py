@@ -73,7 +73,8 @@ _TABLE: Final[dict[tuple[Phase, Input], tuple[Phase, Decision]]] = {
 class Sight:
     """What the driver sees of one operation during the overlap.
 
-    ``old_late``      what the old link brought for it later than grace after its start on the new one.
+    ``old_late``      what the old link brought for it later than grace after its start on the new one; counted once
+                      the new one has had another grace to bring it too.
     ``new_messages``  what the new link brought for it; ``None`` where it does not run there.
     """
 

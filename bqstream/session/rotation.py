@@ -244,6 +244,7 @@ class _Sight:
         self._grace = grace
         self._at_start: dict[str, int] = {}  # what the old link had brought at the start on the new one …
         self._at_grace: dict[str, int] = {}  # … and a grace later
+        self._busy: dict[str, float] = {}  # when enough had come on the old one since to show the cap
         self._crossed: set[str] = set()
         self._asked = float("inf")
         self._beaten: float | None = None
@@ -285,6 +286,9 @@ class _Sight:
         late = 0
         if now >= new.started + self._grace:
             late = old.messages - self._at_grace.setdefault(new.id, old.messages)
+            # A block's messages come all at once, and the new link may lag behind the old one by a grace.
+            if late >= CAP_MESSAGES and now < self._busy.setdefault(new.id, now) + self._grace:
+                late = 0
         if new.id not in self._crossed:
             beaten = self._beaten if self._asked >= new.started else None
             if operation.receiver.crossed(self._new.number, now, beaten=beaten):

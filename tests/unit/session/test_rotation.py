@@ -341,7 +341,7 @@ async def test_a_new_link_that_stays_silent_is_taken_for_the_cap_and_replaces_th
         await asyncio.sleep(100)
         w.service.scripts.append(deaf_to_starts)
         w.keeper.renew()
-        await busy(w, 10)
+        await busy(w, 2 * TIMEOUTS.grace + 3)
         assert modes(w) == ["replace"]
         assert [event.what for event in w.told(events.Refused)] == ["overlap"]
         assert recorder(operation).calls == [
@@ -430,8 +430,27 @@ async def test_an_operation_that_is_started_late_on_the_new_link_is_given_its_gr
         await busy(w, 1)  # two messages more: not enough
         assert len(w.service.open) == 2
         assert modes(w) == []
-        await busy(w, 2)
+        await busy(w, 2 + TIMEOUTS.grace)
         assert modes(w) == ["replace"]
+
+
+@virtual_time
+async def test_a_burst_that_the_new_link_brings_a_little_later_is_not_the_cap() -> None:
+    async with world() as w:
+        operation = w.add()
+        await asyncio.sleep(100)
+        await overlap(w)
+        await asyncio.sleep(TIMEOUTS.grace + 1)  # quiet for longer than grace, as between two blocks
+        old, new = w.service.open
+        for _ in range(3):
+            old.data(operation)
+        await asyncio.sleep(TIMEOUTS.grace - 1)  # a lag within grace
+        for _ in range(3):
+            new.data(operation)
+        crossed(operation)
+        await asyncio.sleep(1)
+        assert w.told(events.Refused) == []
+        assert modes(w) == ["overlap"]
 
 
 async def crossed_in_haste(w: World) -> Operation:
