@@ -53,14 +53,16 @@ class Merge:
         self._last = started
         self._live: dict[int, Source] = {}
         self._seam: Seam | None = None
-        self._outage: int | None = None  # the gap that the next delivery closes
+        self._open: dict[
+            str | None, int
+        ] = {}  # gaps, by key, that the next delivery closes; None: of all keys
         self._keys: set[str] = set()
         self.merged = 0
 
     @property
     def unproven(self) -> bool:
         """Whether a gap is open whose end is not known yet."""
-        return self._outage is not None or (self._seam is not None and bool(self._seam.gaps))
+        return bool(self._open) or (self._seam is not None and bool(self._seam.gaps))
 
     # ------------------------------------------------------------------ what the session tells
 
@@ -135,18 +137,26 @@ class Merge:
             if seam is not None:
                 self._finish(seam, now)
             self._live.clear()
-            if self._outage is None:
-                self._outage = self._gaps.open(cause, self._last, (), why)
+            if None not in self._open:
+                self._open[None] = self._gaps.open(cause, self._last, (), why)
 
     # ------------------------------------------------------------------ rows
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
-        if self._outage is not None:
-            self._gaps.close(self._outage, at)
-            self._outage = None
+        for key in [key for key in self._open if not self._unsure(key, at)]:
+            self._gaps.close(self._open.pop(key), at)
         self._last = max(self._last, at)
         self._history.add(raw, self._last)
         self._out(source, raw, at)
+
+    def _unsure(self, key: str | None, at: float) -> bool:
+        """Whether rows may still be taken, without proof, for ones that an earlier source brought."""
+        unsure = False
+        for src in self._live.values():
+            for other, owed in src.owed.items():
+                owed.forget_before(at - self._grace)
+                unsure = unsure or (key in (None, other) and bool(owed.rows) and not owed.sure)
+        return unsure
 
     def _pass(self, src: Source, rows: Rows, at: float) -> None:
         """Deliver what no other source has delivered yet."""
@@ -223,10 +233,10 @@ class Merge:
             last = alignment.forget_before(new_until)
             if last is not None and seam.live is not None and last > seam.live + self._grace:
                 self._disagree(key, "the new link does not bring this cube's rows")
-            elif seam.gone is not None and not alignment.log:
+            elif seam.named and not alignment.log:
                 seam.place(key, in_order=True, sure=True)
             return
-        if not alignment.log and seam.gone is not None:
+        if seam.named and not alignment.log:
             seam.place(key, in_order=True, sure=True)
             return
         places = alignment.places(old_until, new_until)
@@ -238,7 +248,7 @@ class Merge:
             if content or overdue:
                 seam.proven.add(key)
                 if not content:
-                    seam.timed[key] = alignment.new_at[0]
+                    seam.timed[key] = now
                 seam.place(key, start=places[0], in_order=True, sure=True)
                 return
         if overdue and places == []:
@@ -282,13 +292,10 @@ class Merge:
         self._advance(now)
         del self._live[old.number]
         seam.old, seam.gone = None, now
-        if seam.cause != "handover" or not old.keeps_up(now - self._grace):
-            # Time proves only as long as the old source was alive to bring what it had to.
-            for key, first in seam.timed.items():
-                if (seam.heard or seam.before) < first + self._grace:
-                    self._doubt(seam, key)
-                    if key in seam.new.owed:
-                        seam.new.owed[key].sure = False
+        for key in seam.unconfirmed(now, self._grace):
+            self._doubt(seam, key)
+            if key in seam.new.owed:
+                seam.new.owed[key].sure = False
         silent = seam.live is None
         if silent:
             self._name_silence(seam)
@@ -297,11 +304,12 @@ class Merge:
             for key in sorted(self._keys - seam.placed.keys()):
                 self._name_unknown(seam, key, now)
         self._advance(now)
+        seam.named = True
         return Crossed(not silent and not seam.gaps, self.merged - seam.merged)
 
     def _name_silence(self, seam: Seam) -> None:
         """Nothing came on the new source: a gap of all keys, unless one is open that began before."""
-        if self._outage is not None:
+        if None in self._open:
             return
         cause, start, why = seam.cause, seam.before, seam.why
         if cause == "handover":
@@ -312,21 +320,16 @@ class Merge:
         seam.gaps[None] = self._gaps.open(cause, start, (), why)
 
     def _name_unknown(self, seam: Seam, key: str, now: float) -> None:
-        """A key of which nothing came on the new source, while others of the same operation did.
-
-        They show when it was live: what was published later would have come on it, and what was published before
-        has come on the old source, each within a grace.
-        """
+        """A key of which nothing came on the new source, while others of the same operation did."""
         alignment = seam.aligning.get(key) or Alignment()
-        early = seam.live is None or now < seam.live + self._grace
-        if not alignment.new and (alignment.log or early):
+        if not alignment.new and (alignment.log or not seam.quiet_is_proof(now, self._grace)):
             self._doubt(seam, key, SILENT if seam.cause == "handover" else "")
 
     def _forget_new(self, seam: Seam, now: float) -> None:
         """The new source goes before the old one, which still owes what the new one was ahead with."""
         del self._live[seam.new.number]
         (old,) = self._live.values()
-        old_only = Seam(None, old, seam.joined, seam.before, seam.merged, gone=now, live=now)
+        old_only = Seam(None, old, seam.joined, seam.before, seam.merged, gone=now, live=now, named=True)
         old_only.gaps, old_only.doubted, old_only.placed = seam.gaps, seam.doubted, seam.placed
         self._seam = old_only
         self._advance(now)
@@ -339,11 +342,11 @@ class Merge:
         for key in list(seam.aligning):
             self._doubt(seam, key)
             seam.place(key, in_order=False, sure=False)
-        for number in seam.gaps.values():
-            if self._outage is None:
-                self._outage = number
-            else:
+        for key, number in seam.gaps.items():
+            if key in self._open:
                 self._gaps.close(number, self._last)
+            else:
+                self._open[key] = number
         self._seam = None
 
     def _finish(self, seam: Seam, now: float) -> None:

@@ -62,7 +62,7 @@ class Seam:
 
     Times are monotonic seconds. A key is *aligning* until its common frame is known, and ``placed`` from then on.
     ``proven`` are keys of which it was shown that nothing fell between the sources, ``doubted`` those of which it
-    cannot be shown any more. ``timed`` is when the first row came of keys that only time has proven.
+    cannot be shown any more. ``timed`` is when keys were placed that only time speaks for.
     """
 
     old: Source | None
@@ -76,6 +76,7 @@ class Seam:
     live: float | None = None  # when the first payload came on the new source
     heard: float | None = None  # when the last payload came on the old source
     beaten: float | None = None
+    named: bool = False  # what the old source left open when it went has been named
     looked_back: bool = False  # for keys that only history has
     aligning: dict[str, Alignment] = field(default_factory=dict)
     placed: dict[str, float | None] = field(default_factory=dict)
@@ -123,19 +124,40 @@ class Seam:
         if rows:
             self.new.owed[key] = Owed(in_order, sure, rows)
 
+    def was_alive(self, at: float, now: float, grace: float) -> bool:
+        """Whether the old source is known to have been alive at ``at``: it was heard of since, or it is still not
+        lost when a link that shows no sign of life would be (``timeouts.idle``, taken as two graces)."""
+        if self.heard is not None and self.heard >= at:
+            return True
+        return self.cause == "handover" and now >= at + 2 * grace
+
+    def unconfirmed(self, now: float, grace: float) -> list[str]:
+        """Keys of which it is not known yet that the old source was alive when time was taken for proof."""
+        return [key for key, at in self.timed.items() if not self.was_alive(at, now, grace)]
+
+    def quiet_is_proof(self, now: float, grace: float) -> bool:
+        """Whether a key is whole of which nothing came while others of the same operation did.
+
+        What was published before the new source was live comes on the old one within a grace, if that is alive to
+        bring it; what was published later would have come on both.
+        """
+        return self.live is not None and self.was_alive(self.live + grace, now, grace)
+
     def agreed(self, now: float, grace: float, keys: Set[str]) -> bool:
         """Whether each of the operation's ``keys`` is known to be whole on the new source alone.
 
         Half a grace without a word against it is long enough for another order to show, and short enough to leave
-        time for the next key. A key that is quiet takes a whole one: what was published before the new source was
-        live comes on the old one within that, and what was published later would come on both.
+        time for the next key.
         """
         if self.old is None or self.live is None or self.doubted or self.held:
             return False
         if any(alignment.log or alignment.new for alignment in self.aligning.values()):
             return False
-        quiet = not keys <= self.placed.keys()
-        begun = [self.live, *(first for first in self.placed.values() if first is not None)]
-        if max(begun) > now - grace / 2 or (quiet and self.live > now - grace):
+        if self.unconfirmed(now, grace) or not (
+            keys <= self.placed.keys() or self.quiet_is_proof(now, grace)
+        ):
             return False
-        return self.new.keeps_up(now - grace) and self.old.keeps_up(now - grace)
+        begun = [self.live, *(first for first in self.placed.values() if first is not None)]
+        return max(begun) <= now - grace / 2 and all(
+            source.keeps_up(now - grace) for source in (self.new, self.old)
+        )

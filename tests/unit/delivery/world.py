@@ -16,6 +16,7 @@ from bqstream.delivery.stream import Stream
 from bqstream.message import Crossed, Gap
 
 GRACE = 5.0
+IDLE = 0.999 * 2 * GRACE
 EPOCH = 1_000_000_000.0
 
 
@@ -59,7 +60,7 @@ class Line:
     """One source: what it is still to bring, and until when."""
 
     live: bool = False
-    dead: bool = False
+    dead: float | None = None
     pending: list[tuple[Row, float]] = field(default_factory=list)
     brought: int = 0
 
@@ -104,7 +105,7 @@ class World:
             row = Row(where, number, marked(self.random.randrange(self.kinds), number), self.now)
             self.emitted[where].append(row)
             for line in self.lines.values():
-                if line.live and not line.dead:
+                if line.live and line.dead is None:
                     due = self.now + self.random.random() * self.lag
                     line.pending.append((row, max([due, *(until for _, until in line.pending[-1:])])))
 
@@ -121,7 +122,7 @@ class World:
         """The service has started what was asked of it; a ping sent after that is answered now."""
         for line in self.lines.values():
             line.live = True
-        if not any(line.dead for line in self.lines.values()):
+        if all(line.dead is None for line in self.lines.values()):
             self.beaten = self.now
         if not self.promised:
             self.promised = {key: len(rows) for key, rows in self.emitted.items()}
@@ -142,10 +143,16 @@ class World:
         end = self.now + seconds
         while True:
             due = [(line.pending[0][1], source) for source, line in self.lines.items() if line.pending]
+            due += [
+                (line.dead + IDLE, source) for source, line in self.lines.items() if line.dead is not None
+            ]
             if not due or min(due)[0] > end:
                 break
             self.now, source = max(self.now, min(due)[0]), min(due)[1]
-            self.bring(source, self.random.randint(1, 5))
+            if self.lines[source].pending:
+                self.bring(source, self.random.randint(1, 5))
+            else:
+                self.lose(source)
         self.now = end
 
     # ------------------------------------------------------------------ the session
@@ -164,8 +171,9 @@ class World:
         return crossed
 
     def fall_silent(self, source: int) -> None:
-        """The line brings no more, and nobody is told."""
-        self.lines[source].dead = True
+        """The line brings no more, and nobody is told before ``IDLE`` seconds have passed."""
+        if self.lines[source].dead is None:
+            self.lines[source].dead = self.now
         self.lines[source].pending.clear()
 
     def lose(self, source: int) -> None:
@@ -176,7 +184,7 @@ class World:
 
     def settle(self) -> None:
         """Let everything that was emitted come in; who fell silent is found out."""
-        for source in [source for source, line in self.lines.items() if line.dead]:
+        for source in [source for source, line in self.lines.items() if line.dead is not None]:
             self.lose(source)
         if not self.lines:
             self.join()
@@ -198,8 +206,8 @@ class World:
             for number in set(wanted) - set(got):
                 at = EPOCH + rows[number].published
                 assert any(
-                    gap.start.timestamp() - GRACE <= at
-                    and (gap.end is None or at <= gap.end.timestamp())
+                    gap.start.timestamp() - GRACE - 1e-3 <= at
+                    and (gap.end is None or at <= gap.end.timestamp() + 1e-3)
                     and (not gap.cubes or key in gap.cubes)
                     for gap in gaps
                 ), f"{key}: row {number}, published at {at - EPOCH}, is missing without a gap: {gaps}"
