@@ -38,7 +38,7 @@ class Rows:
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self._root = ""
-        self._cubes: dict[str, list[msgspec.Raw]] = {}
+        self._cubes: dict[str, list[msgspec.Raw] | None] = {}
         self._fields: dict[str, msgspec.Raw] = {}
         self.by_key: dict[str, list[Fingerprint]]
         try:
@@ -50,7 +50,7 @@ class Rows:
         if data is None or bytes(data) == b"null":
             self.by_key = {}
         elif self._split(data):
-            self.by_key = {key: [fingerprint(row) for row in rows] for key, rows in self._cubes.items()}
+            self.by_key = {key: [fingerprint(row) for row in rows or ()] for key, rows in self._cubes.items()}
         else:
             self.by_key = {"": [fingerprint(data)]}
 
@@ -61,9 +61,8 @@ class Rows:
             return False
         if len(roots) != 1:
             return False
-        ((self._root, cubes),) = roots.items()
-        self._cubes = {key: rows or [] for key, rows in cubes.items()}
-        return any(rows is not None for rows in cubes.values())
+        ((self._root, self._cubes),) = roots.items()
+        return any(rows is not None for rows in self._cubes.values())
 
     @property
     def count(self) -> int:
@@ -73,7 +72,7 @@ class Rows:
     def only(self, keep: Mapping[str, Sequence[bool]]) -> bytes:
         """The payload with those rows alone that ``keep`` is true for; every cube's key, errors and extensions stay."""
         cubes = {
-            key: [row for row, kept in zip(rows, keep[key], strict=True) if kept]
+            key: rows and [row for row, kept in zip(rows, keep[key], strict=True) if kept]
             for key, rows in self._cubes.items()
         }
         return msgspec.json.encode({**self._fields, "data": {self._root: cubes}})

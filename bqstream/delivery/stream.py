@@ -168,7 +168,7 @@ class Stream:
         received = self._clock.wall() + at - self._clock.monotonic()
         message = Message(raw, received=received, link=source, cubes=self.cubes)
         if not self._buffer.put(message):
-            self._name_slowness(at, "the reader was too slow, and asked to be told so by an error")
+            self._gaps.open("dropped", at, (), "the reader was too slow, and asked to be told so by an error")
             self._end(
                 BufferOverflow(f"{len(self._buffer)} messages ({self._buffer.bytes} bytes) wait to be read")
             )
