@@ -48,10 +48,7 @@ class Shared:
 
 
 class Links:
-    """Opens links and runs each in a task of ``tasks``; whoever waits for any change of theirs waits here.
-
-    There is one waiter: the supervisor's own task.
-    """
+    """Opens links and runs each in a task of ``tasks``; whoever waits for any change of theirs waits here."""
 
     def __init__(self, shared: Shared, owner: Owner, on_token_fatal: Callable[[BqstreamError], None]) -> None:
         self._shared = shared

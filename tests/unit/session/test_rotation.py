@@ -7,10 +7,11 @@ import asyncio
 import pytest
 
 from bqstream import events
+from bqstream.errors import OperationFailed
 from bqstream.session.handover import OVERLAP_MAXIMUM
 from bqstream.session.operation import Operation
 from bqstream.session.rotation import OVERLAP_AGAIN
-from bqstream.session.supervisor import State
+from bqstream.session.supervisor import START_ATTEMPTS, State
 from bqstream.transport.base import DialError, UpgradeRefused
 from tests.virtual_time import virtual_time
 
@@ -233,6 +234,21 @@ async def test_when_the_new_link_cannot_be_had_the_old_one_goes_on_and_it_is_tri
         await asyncio.sleep(20)
         assert modes(w) == ["overlap"]
         assert recorder(operation).ended is None
+
+
+@virtual_time
+async def test_an_old_link_without_a_successor_is_read_on_though_its_token_has_expired() -> None:
+    async with world(lifetime=30) as w:
+        operation = w.add()
+        crossed(operation)
+        await asyncio.sleep(20)
+        w.service.refusals.extend(DialError("nobody there") for _ in range(5))
+        w.keeper.renew(LIFETIME)
+        await busy(w, 20)
+        assert recorder(operation).calls == [("joined", 1)]
+        assert len(recorder(operation).payloads) == 40
+        await busy(w, 30)
+        assert modes(w) == ["overlap"]
 
 
 @virtual_time
@@ -701,6 +717,21 @@ async def test_an_operation_removed_in_the_overlap_is_stopped_on_both_links() ->
 
 
 @pytest.mark.parametrize("mode", ["overlap", "replace"])
+@virtual_time
+async def test_an_operation_removed_while_the_new_link_is_dialled_is_not_started_there(mode: str) -> None:
+    async with world(mode=mode) as w:
+        stays, gone = w.add(), w.add()
+        await asyncio.sleep(100)
+        w.service.latency = 3
+        w.keeper.renew()
+        await asyncio.sleep(1)
+        w.remove(gone)
+        await asyncio.sleep(3)
+        assert list(w.service.newest.live.values()) == [f"subscription {{ cube{stays.key} }}"]
+        assert recorder(gone).calls == [("joined", 1)]
+
+
+@pytest.mark.parametrize("mode", ["overlap", "replace"])
 @pytest.mark.parametrize("after", [0.5, 1.5, 2.5, 3.5, 4.5])
 @virtual_time
 async def test_the_last_operation_may_go_at_any_time_of_a_hand_over(mode: str, after: float) -> None:
@@ -764,6 +795,33 @@ async def test_an_error_on_the_new_link_is_tried_again_there_while_the_old_one_s
         crossed(operation)
         await asyncio.sleep(0.1)
         assert recorder(operation).sources == [2]
+
+
+@virtual_time
+async def test_a_start_that_is_refused_for_ever_on_the_new_link_ends_its_operation_alone() -> None:
+    async with world(lifetime=None) as w:
+        refused, neighbour = w.add(), w.add()
+        await asyncio.sleep(100)
+        await overlap(w)
+        for attempt in range(START_ATTEMPTS):
+            w.service.newest.error(refused, "something broke")
+            await asyncio.sleep(1.1 * 2**attempt)
+        assert isinstance(recorder(refused).ended, OperationFailed)
+        assert recorder(neighbour).ended is None
+
+
+@virtual_time
+async def test_after_a_new_start_the_ping_of_before_it_proves_nothing() -> None:
+    async with world() as w:
+        operation = w.add()
+        await asyncio.sleep(100)
+        await overlap(w)
+        await asyncio.sleep(1)
+        w.service.newest.error(operation, "something broke")
+        await asyncio.sleep(1)
+        recorder(operation).asked.clear()
+        await asyncio.sleep(1)
+        assert {beaten for _, beaten in recorder(operation).asked} == {None}
 
 
 @virtual_time
