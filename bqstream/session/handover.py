@@ -91,12 +91,16 @@ class Handover:
         expires_at: when the old link's token expires, on that clock; infinite if never.
         margin: how long before that the old link must be closed.
         grace: how far one link's data may lag behind the other's, in seconds.
+        successor: how long the new link's token still lives, in seconds.
     """
 
-    def __init__(self, *, now: float, expires_at: float, margin: float, grace: float) -> None:
+    def __init__(
+        self, *, now: float, expires_at: float, margin: float, grace: float, successor: float = math.inf
+    ) -> None:
         self.phase = Phase.DIALING
         self._grace = grace
         self._last_moment = expires_at - margin
+        self._successor = successor
         self.deadline = math.inf  # of the overlap; known when it begins
         self.grace = grace
 
@@ -104,10 +108,12 @@ class Handover:
         """Something happened; what is not in the table changes nothing (a link may end twice over)."""
         self.phase, decision = _TABLE.get((self.phase, what), (self.phase, Decision.NOTHING))
         if decision is Decision.START:
-            # Too late for the token already: the successor's proof matters more than the moment.
+            # Too late for the token already: the successor's proof matters more than the moment. But one that took
+            # much of the new token's life would make the next handover late as well, and so all that follow.
             late = self._last_moment - now < min(self._grace, 0.2)
             longest = now + max(OVERLAP_MAXIMUM, 2 * self._grace)
-            self.deadline = now + self._grace if late else min(self._last_moment, longest)
+            soon = now + min(self._grace, 0.1 * max(self._successor, 0.0))
+            self.deadline = soon if late else min(self._last_moment, longest)
             self.grace = min(self._grace, self.deadline - now)
         return decision
 

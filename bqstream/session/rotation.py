@@ -94,6 +94,7 @@ class Rotation:
             expires_at=self._now() + old.held.remaining(clock),
             margin=closing_margin(old.held),
             grace=self._shared.timeouts.grace,
+            successor=held.remaining(clock),
         )
         try:
             new = await self._links.dial(held)
@@ -117,7 +118,7 @@ class Rotation:
                 self._cross(old, new)
                 self._start_all(new, self._shared.timeouts.grace)  # what an error kept from starting
                 if silent:
-                    self._links.tasks.start_soon(self._doubt_silence, new, silent, handover.grace)
+                    self._links.tasks.start_soon(self._doubt_silence, new, silent)
             case Decision.PROMOTE:
                 self._promote(old, new)
             case Decision.REPLACE:
@@ -157,12 +158,12 @@ class Rotation:
         self._links.close_soon(old)
         self._handed_over(old, new, "overlap", unproven, merged)
 
-    async def _doubt_silence(self, link: Link, silent: list[Entry], grace: float) -> None:
+    async def _doubt_silence(self, link: Link, silent: list[Entry]) -> None:
         """There was no time to tell a lagging link from one that the plan's cap keeps silent: look once more.
 
         With tokens of seconds ``link`` may have been handed over by then: it was silent all its life.
         """
-        await anyio.sleep(grace)
+        await anyio.sleep(self._shared.timeouts.grace)
         known = self._now() < self._overlap_from
         lost = link.ending is not None and not link.ending.expected
         if not (known or lost) and any(
