@@ -65,6 +65,7 @@ class Keeper:
         self._generation = 0
         self._refresh_at = 0.0  # seconds of remaining life
         self._refusals = 0  # of fresh tokens, in a row
+        self._refused = 0  # the generation of the last of them
         self._not_before = -math.inf  # on the monotonic clock
         self._fatal: BqstreamError | None = None
         self._changed: asyncio.Event | None = None
@@ -104,7 +105,7 @@ class Keeper:
         if self._held is None or held.generation != self._generation:
             return
         self._held = None
-        self._refusals += 1
+        self._refusals, self._refused = self._refusals + 1, held.generation
         why = redact(why, secret_forms(held.token.value))
         if not self._credentials.renewable:
             self._end(
@@ -118,8 +119,8 @@ class Keeper:
         self._wake()
 
     def worked(self, held: HeldToken) -> None:
-        """The service took this token: the next refusal is the first again."""
-        if held.generation == self._generation:
+        """The service took this token: the next refusal is the first again, unless a later one was refused."""
+        if held.generation > self._refused:
             self._refusals = 0
 
     async def run(self) -> None:

@@ -10,6 +10,8 @@ import tenacity
 from ..config import Backoff
 from ..protocol.verdicts import Verdict
 
+AT_ONCE = 1.0  # seconds
+
 
 class Schedule:
     """Counts failures in a row and says how long to wait after each; one per supervisor.
@@ -46,11 +48,14 @@ class Schedule:
             return wait + self._uniform(0.0, wait * 0.1)
         return self._uniform(wait * (1.0 - self._backoff.jitter), wait)
 
-    def proved(self, *, lived: float, messages: int, slow: bool) -> None:
+    def proved(self, *, lived: float, messages: int, slow: bool) -> bool:
         """A link ended that had lived ``lived`` seconds: one that was healthy starts the schedule anew.
 
-        A link that was shed for slowness (1013) had data by definition; only time clears it, so that repeated
-        shedding lengthens the wait.
+        Data is health unless the link ended at once after it, as where a server greets and then closes. A link that
+        was shed for slowness (1013) had data by definition; only time clears it, so that repeated shedding
+        lengthens the wait.
         """
-        if lived >= self._backoff.healthy or (messages > 0 and not slow):
+        healthy = lived >= self._backoff.healthy or (messages > 0 and lived >= AT_ONCE and not slow)
+        if healthy:
             self.failures = 0
+        return healthy

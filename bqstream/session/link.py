@@ -20,9 +20,6 @@ from .operation import Operation
 # Frames for operations that were stopped: so many show that the service did not honour the stop, and only another
 # link ends them (docs: subscriptions/websockets).
 STRAY_FRAMES = 64
-# So long a link must live, in seconds, until a refusal that ends it is not taken for the next in a row.
-PROOF_WITH_DATA = 1.0
-PROOF_WITHOUT = 30.0
 # A longer silence than this, in seconds, is not granted to a server that asks for it.
 LONGEST_IDLE = 3600.0
 
@@ -115,11 +112,6 @@ class Link:
     def lived(self) -> float:
         """Seconds since it was opened."""
         return self._now() - self.opened
-
-    def proved(self) -> bool:
-        """Whether it has shown that its token works and its server serves: it brought data, not at once before
-        it ended, or it lived for a while."""
-        return self.lived() >= (PROOF_WITH_DATA if self.messages else PROOF_WITHOUT)
 
     # ------------------------------------------------------------------ the connection's life
 

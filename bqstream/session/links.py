@@ -118,8 +118,6 @@ class Links:
         """Say in events how ``link`` ended, and give what helps."""
         shared, ending = self._shared, link.ending
         assert ending is not None, "only a link that ended has a verdict"
-        if link.proved():
-            shared.keeper.worked(link.held)
         if ending.stalled is not None:
             shared.emit(events.Stalled, link=link.number, seconds=ending.stalled)
         if ending.verdict.slow:

@@ -145,6 +145,8 @@ class Supervisor:
                     with anyio.CancelScope() as self._attempt:  # left when the last operation goes
                         await self._serve_operations()
                     self._serving = self._attempt = None
+                    for link in self._links.open:
+                        self._gone(link)
                     await self._links.close_all()
         finally:
             self.state = State.CLOSED
@@ -163,6 +165,7 @@ class Supervisor:
                 link = await self._serve(link or await self._connect())
         except BqstreamError as error:
             self.fail_all(error)
+            self._schedule.failures, self._refused_once, self._few = 0, False, 0
 
     async def _connect(self) -> Link:
         """Dial until a link is acknowledged, and start every operation on it."""
@@ -201,15 +204,20 @@ class Supervisor:
                 else:
                     self.rotations += 1
                     self._rotation_schedule.failures = 0
+                    self._gone(link)
                     return successor
         self._serving = None
         verdict = self._links.drop(link)
-        self._schedule.proved(lived=link.lived(), messages=link.messages, slow=verdict.slow)
-        if link.proved():
-            self._refused_once, self._few = False, 0
+        self._gone(link, slow=verdict.slow)
         self.reconnects += 1
         await self._recover(verdict, link.held)
         return None
+
+    def _gone(self, link: Link, *, slow: bool = False) -> None:
+        """``link`` serves no more. If it was healthy, its token worked, and the next failure is the first in a row."""
+        if self._schedule.proved(lived=link.lived(), messages=link.messages, slow=slow):
+            self._shared.keeper.worked(link.held)
+            self._refused_once, self._few = False, 0
 
     def _rotation_failed(self, verdict: Verdict, held: HeldToken) -> float:
         """The old link serves on, so nothing is fatal yet. Gives the seconds until the next attempt."""
@@ -231,7 +239,7 @@ class Supervisor:
         match verdict.action:
             case Action.REFRESH:
                 self._shared.emit(events.Refused, what="token", why=verdict.why)
-                if verdict.once and self._refused_once:
+                if self._schedule.failed(verdict) is None or (verdict.once and self._refused_once):
                     raise error_for(verdict)
                 self._refused_once = verdict.once
                 self._shared.keeper.refused(held, verdict.why)

@@ -403,6 +403,19 @@ async def test_a_token_that_worked_makes_the_next_refusal_the_first_again() -> N
 
 
 @virtual_time
+async def test_a_token_that_worked_until_it_was_replaced_counts_as_well() -> None:
+    script = Script(3600)
+    async with running(make(script)) as keeper:
+        keeper.refused(await keeper.current(), "401")
+        second = await keeper.current()
+        third = await keeper.newer(second)
+        keeper.worked(second)  # told when its link was handed over
+        keeper.refused(third, "401")
+        await keeper.current()
+        assert script.at[-1] == asyncio.get_running_loop().time()
+
+
+@virtual_time
 async def test_an_older_token_that_worked_or_is_refused_changes_nothing() -> None:
     script = Script(3600)
     async with running(make(script)) as keeper:

@@ -94,7 +94,8 @@ def test_without_a_limit_it_never_gives_up_however_often_it_failed() -> None:
         (0.1, 0, False, False),  # acknowledged and closed at once (protocol.md, item 35)
         (29.9, 0, False, False),
         (30.0, 0, False, True),
-        (0.1, 1, False, True),
+        (0.1, 1, False, False),  # greeted and closed at once
+        (1.0, 1, False, True),
         (5.0, 900, True, False),  # shed with 1013: that it brought data is what it was shed for
         (30.0, 900, True, True),
     ],
@@ -102,7 +103,7 @@ def test_without_a_limit_it_never_gives_up_however_often_it_failed() -> None:
 def test_only_health_starts_the_schedule_anew(lived: float, messages: int, slow: bool, anew: bool) -> None:
     schedule = exact()
     waits(schedule, 4)
-    schedule.proved(lived=lived, messages=messages, slow=slow)
+    assert schedule.proved(lived=lived, messages=messages, slow=slow) is anew
     assert schedule.failed(BROKE) == (1 if anew else 16)
 
 

@@ -443,12 +443,65 @@ async def test_data_starts_the_schedule_anew() -> None:
     async with world() as w:
         w.add()
         for _ in range(3):
-            await settle()
+            await asyncio.sleep(1)
             w.service.publish()
             await settle()
             w.service.newest.shut(1006)
             await asyncio.sleep(1.1)
         assert waits(w) == [1, 1, 1]
+
+
+@virtual_time
+async def test_a_server_that_greets_with_data_and_closes_is_waited_for_longer_each_time() -> None:
+    def greeting(socket: Socket, frame: Frame) -> None:
+        polite(socket, frame)
+        if frame["type"] == "subscribe":
+            socket.say("next", frame["id"], {"data": 1})
+            socket.shut(1011)
+
+    async with world() as w:
+        w.service.script = greeting
+        w.add()
+        await asyncio.sleep(14)
+        assert waits(w) == [1, 2, 4, 8]
+
+
+@virtual_time
+async def test_attempts_bound_refusals_of_the_token_too() -> None:
+    async with world(backoff=Backoff(initial=1, jitter=0, attempts=4)) as w:
+        w.service.refusals.extend(UpgradeRefused(401, {}, "") for _ in range(10))
+        operation = w.add()
+        await asyncio.sleep(1000)
+        assert isinstance(error_of(operation), TokenRefused)
+        assert len(w.service.targets) == 4
+
+
+@virtual_time
+async def test_what_was_given_up_is_tried_anew_for_a_later_operation() -> None:
+    async with world(backoff=Backoff(initial=1, jitter=0, attempts=3)) as w:
+        w.service.refusals.extend(DialError("nobody there") for _ in range(4))
+        first = w.add()
+        await asyncio.sleep(100)
+        assert isinstance(error_of(first), ConnectionGivenUp)
+        later = w.add()
+        await asyncio.sleep(100)
+        assert recorder(later).sources == [1]
+
+
+@virtual_time
+async def test_a_link_that_was_handed_over_worked_as_well() -> None:
+    async with world() as w:
+        w.service.refusals.append(UpgradeRefused(403, {}, ""))
+        operation = w.add()
+        await asyncio.sleep(60)
+        recorder(operation).has_crossed = True
+        w.keeper.renew()
+        await asyncio.sleep(60)
+        assert w.keeper.proved == [2]
+        w.service.refusals.append(UpgradeRefused(403, {}, ""))
+        w.service.newest.shut(1006)
+        await asyncio.sleep(60)
+        assert recorder(operation).ended is None
 
 
 @pytest.mark.parametrize(
