@@ -330,6 +330,7 @@ class Client:
             on_parked=parked,
             on_ready=ready,
             on_room=lambda: session.has_room(operation),
+            lag=self._timeouts.grace,
             cubes=document.cubes,
         )
         operation: Operation = Operation(key, request, stream)

@@ -33,7 +33,8 @@ class Merge:
     ``at`` is when it came in (monotonic seconds). In steady state, with one source that owes nothing, a payload is
     neither decoded nor copied. ``merged`` counts rows that came on two sources and were delivered once. ``started``
     is when the subscription began, ``hold`` how many bytes of a new source may wait until it is known where its
-    rows stand.
+    rows stand. ``lag`` is by how many seconds one source's rows may come later than another's: a hand-over in a
+    hurry (``joined``) is told a shorter grace, by which it crosses, but by which no row is given up.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class Merge:
         *,
         started: float,
         hold: int = 32 * MEBIBYTE,
+        lag: float = 0.0,
     ) -> None:
         self._out = deliver
         self._gaps = gaps
         self._history = history
         self._hold = hold
+        self._lag = lag
         self._grace = 0.0
         self._last = started
         self._live: dict[int, Source] = {}
@@ -74,6 +77,7 @@ class Merge:
         if source in self._live:
             return
         self._grace = grace
+        self._lag = max(self._lag, grace)
         if self._seam is not None:
             if self._seam.old is not None:
                 self._forget_new(self._seam, now)
@@ -154,7 +158,7 @@ class Merge:
         unsure = False
         for src in self._live.values():
             for other, owed in src.owed.items():
-                owed.forget_before(at - self._grace)
+                owed.forget_before(at - self._lag)
                 unsure = unsure or (key in (None, other) and bool(owed.rows) and not owed.sure)
         return unsure
 
@@ -175,7 +179,7 @@ class Merge:
     def _is_new(self, src: Source, key: str, row: Fingerprint, at: float) -> bool:
         owed = src.owed.get(key)
         if owed is not None:
-            owed.forget_before(at - self._grace)
+            owed.forget_before(at - self._lag)
             settled = owed.settle(row)
             if settled is None:
                 self._disagree(key, DISAGREED, since=owed.rows[0][1])
@@ -220,15 +224,15 @@ class Merge:
             self._pass(seam.new, *released)
         if seam.old is None and seam.live is not None and not seam.aligning:
             for key, owed in list(seam.new.owed.items()):
-                owed.forget_before(now - self._grace)
+                owed.forget_before(now - self._lag)
                 if not owed.rows:
                     del seam.new.owed[key]
             if not seam.new.owed:
                 self._finish(seam, now)
 
     def _align(self, seam: Seam, key: str, alignment: Alignment, now: float) -> None:
-        new_until = now - self._grace
-        old_until = (now if seam.gone is None else seam.gone) - self._grace
+        new_until = now - self._lag
+        old_until = (now if seam.gone is None else seam.gone) - self._lag
         if not alignment.new:
             last = alignment.forget_before(new_until)
             if last is not None and seam.live is not None and last > seam.live + self._grace:
@@ -342,11 +346,11 @@ class Merge:
         for key in list(seam.aligning):
             self._doubt(seam, key)
             seam.place(key, in_order=False, sure=False)
-        for key, number in seam.gaps.items():
-            if key in self._open:
+        for cubes, number in seam.gaps.items():
+            if cubes in self._open:
                 self._gaps.close(number, self._last)
             else:
-                self._open[key] = number
+                self._open[cubes] = number
         self._seam = None
 
     def _finish(self, seam: Seam, now: float) -> None:

@@ -27,6 +27,7 @@ class Stream:
         on_room: the buffer had been full and is half empty: reading may go on.
         cubes: the response keys of the document's cubes, which each message is told.
         history_seconds, history_bytes: how much of what was delivered is kept to compare with.
+        lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
 
     Every callable is called from inside the method that caused it, must be quick and must not raise.
     """
@@ -43,6 +44,7 @@ class Stream:
         cubes: tuple[str, ...] = (),
         history_seconds: float = 60.0,
         history_bytes: int = 32 * MEBIBYTE,
+        lag: float = 0.0,
     ) -> None:
         self.cubes = cubes
         self._clock = clock
@@ -54,7 +56,7 @@ class Stream:
         self._gaps = Gaps(clock, on_gap)
         history = History(seconds=history_seconds, size=history_bytes)
         self._last_in = clock.monotonic()
-        self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in)
+        self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in, lag=lag)
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
         self._error: Exception | None = None
