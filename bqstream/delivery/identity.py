@@ -10,7 +10,8 @@ of its key. Not here, and why:
 - ``TransactionBalances``: one address may change for one reason more than once in a transaction;
 - ``Trading.Trades``: what blockchain/robinhood/pools-trade-api names is content, and true copies occur under it;
 - ``Trading.Tokens``, ``Pairs``, ``Currencies``: a row of an interval is sent again each time it changes;
-- Hyperliquid's ``Orders``: an order may come twice with one status in one block.
+- Hyperliquid's cubes: its blocks have no documented hash, so a key would not tell a row from the same one on another
+  branch.
 """
 
 from __future__ import annotations
@@ -93,8 +94,4 @@ _TABLE: dict[tuple[str, str], Identity] = {
     ),
     ("Tron", "Blocks"): _key("Block.Hash"),
     ("Tron", "Transactions"): _key(_TRANSACTION),
-    # A fill's two sides share its Tid and differ in their order; Hyperliquid's blocks have no documented hash.
-    ("Hyperliquid", "Trades"): _key(
-        "Block.Number Trade.Execution.Tid Trade.Execution.Oid", "Trade.Trader.Address", inferred=True
-    ),
 }

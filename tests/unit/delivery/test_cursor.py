@@ -64,7 +64,9 @@ def test_a_cursor_survives_a_checkpoint_and_its_literal_reads_as_itself(kind: Cu
     assert Cursor.parse("time" if cursor.is_time else kind, cursor.literal().strip('"')) is not None
 
 
-@pytest.mark.parametrize("value", [None, [], ["number"], ["inch", "1"], ["number", 1], ["number", "x"], "number"])
+@pytest.mark.parametrize(
+    "value", [None, [], ["number"], ["inch", "1"], ["number", 1], ["number", "x"], "number"]
+)
 def test_a_spoiled_checkpoint_gives_no_cursor(value: Any) -> None:
     assert Cursor.from_json(value) is None
 

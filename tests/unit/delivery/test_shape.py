@@ -41,7 +41,11 @@ def test_root_and_cubes_are_read_through_aliases_fragments_and_variables() -> No
     ]
     sold = shape.cubes[1]
     assert sold.selected is not None
-    assert (sold.selected.kind, sold.selected.field, sold.selected.at) == ("number", ("Block", "Number"), ("b", "n"))
+    assert (sold.selected.kind, sold.selected.field, sold.selected.at) == (
+        "number",
+        ("Block", "Number"),
+        ("b", "n"),
+    )
     assert sold.fields[("Block", "Time")] == ("b", "Time")
 
 
@@ -129,7 +133,7 @@ def test_what_groups_or_may_group_is_an_aggregate(field: str) -> None:
     [
         "__typename",
         "Transaction { Hash(if: null) }",
-        "Arguments { Name Value { ... on EVM_ABI_Address_Value_Arg { address } ... on EVM_ABI_Bytes_Value_Arg { hex } } }",
+        "Arguments { Value { ... on EVM_ABI_Address_Value_Arg { address } ... on EVM_ABI_Bytes_Value_Arg { hex } } }",
         'calculate(expression: "round($TokenBalance_PostBalance - $TokenBalance_PreBalance, 3)")',
     ],
 )
