@@ -105,6 +105,7 @@ class Link:
         self._breaking = asyncio.Event()
         self._closing = False
         self._stalled: float | None = None
+        self._first_stray: float | None = None
 
     def __repr__(self) -> str:
         return f"<Link {self.number}, {len(self.running)} operations>"
@@ -145,7 +146,8 @@ class Link:
         """The deadlines: the ack, then a sign of life every ``timeouts.idle`` seconds.
 
         Half-way it asks for one: with a ``ping`` of the subprotocol, or, where that has none, with a WebSocket
-        ping, whose pong counts until the server has shown that it beats by itself (protocol.md, item 25).
+        ping, whose pong counts until the server has shown that it beats by itself (protocol.md, item 25). A silence
+        that nobody could ask into, since the program stood still, proves nothing: it asks first, and waits.
         """
         with anyio.move_on_after(self._timeouts.ack):
             await self._ack.wait()
@@ -153,22 +155,23 @@ class Link:
             why = f"no connection_ack within {self._timeouts.ack:g} s"
             self._break(4504, Verdict(action=Action.RETRY, kind=Kind.CONNECTION, why=why, code=4504))
             return
-        asked: float | None = None  # the sign of life after which one was asked for
+        asked: float | None = None  # the sign of life after which one was asked for …
+        answer_by = 0.0  # … and until when it may come
         while True:
             if self._pressure.operations:  # the idle clock stands still while we do not read
                 self._life = self._now()
             quiet = self._now() - self._life
-            if quiet >= self._idle:
+            if asked == self._life and self._now() >= answer_by:
                 self._stalled = quiet
                 why = f"no sign of life for {quiet:.1f} s"
                 self._broken = Verdict(action=Action.RETRY, kind=Kind.CONNECTION, why=why)
                 self._connection.abort()
                 return
             if quiet >= self._idle / 2 and asked != self._life:
-                asked = self._life
+                asked, answer_by = self._life, self._now() + self._idle / 2
                 await self._ask()
                 continue
-            due = self._life + (self._idle if asked == self._life else self._idle / 2)
+            due = answer_by if asked == self._life else self._life + self._idle / 2
             await asyncio.sleep(max(due - self._now(), 0.001))
 
     async def _ask(self) -> None:
@@ -176,7 +179,7 @@ class Link:
         if frame is not None:
             self._connection.send(frame)
         elif not self._beats:
-            with anyio.move_on_after(self._idle - (self._now() - self._life)):
+            with anyio.move_on_after(self._idle / 2):
                 try:
                     await self._connection.ping()
                 except ConnectionError:
@@ -271,7 +274,8 @@ class Link:
             if entry is not None:
                 entry.messages += 1
                 self.messages += 1
-                if not entry.operation.receiver.payload(self.number, event.payload, now):
+                room = entry.operation.receiver.payload(self.number, event.payload, now)
+                if not room and event.id in self.entries:  # it may have been stopped by what it was handed
                     self._press(entry.operation)
             return
         match event:
@@ -279,8 +283,7 @@ class Link:
                 self._beats = self._beats or keepalive
                 if reply is not None:
                     self._connection.send(reply)
-                if self.machine.stray >= STRAY_FRAMES and not self.rotation_due:
-                    self.want_rotation()
+                self._count_strays(now)
             case Acked(payload):
                 # AWS AppSync's guide: the server promises a keep-alive within this many milliseconds.
                 timeout = payload.get("connectionTimeoutMs")
@@ -299,6 +302,16 @@ class Link:
                     self._owner.operation_completed(self, entry)
             case Broken(code, verdict):
                 self._break(code, verdict)
+
+    def _count_strays(self, now: float) -> None:
+        """Many frames for what was stopped, long after the first: the service has not stopped it. What comes within
+        a grace was on its way."""
+        if not self.machine.stray or self.rotation_due:
+            return
+        if self._first_stray is None:
+            self._first_stray = now
+        if self.machine.stray >= STRAY_FRAMES and now - self._first_stray >= self._timeouts.grace:
+            self.want_rotation()
 
     # ------------------------------------------------------------------ back-pressure
 

@@ -275,7 +275,8 @@ class _Sight:
         ]
 
     def look(self, now: float) -> list[Sight]:
-        return [self._sight(operation, now) for operation in self._operations.values()]
+        # A list of its own, since a receiver that stops at a gap has its operation removed at once.
+        return [self._sight(operation, now) for operation in list(self._operations.values())]
 
     def _sight(self, operation: Operation, now: float) -> Sight:
         old, new = self._old.running.get(operation.key), self._new.running.get(operation.key)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bqstream import Client, ConnectionGivenUp, Token, UsageError
+from bqstream import Client, ConnectionGivenUp, GapFound, Token, UsageError
 from bqstream.events import TokenRefreshed
 from tests.unit.session.service import Script, Service, mute, polite, settle
 from tests.virtual_time import virtual_clock, virtual_time
@@ -102,3 +102,27 @@ async def test_a_token_may_live_longer_than_the_calendar() -> None:
         assert expires is not None
         assert expires.year == 9999
     assert [event.expires_at for event in told if isinstance(event, TokenRefreshed)] == [expires]
+
+
+@virtual_time
+async def test_a_gap_that_a_look_at_the_hand_over_finds_ends_that_subscription_alone() -> None:
+    """With ``on_gap="raise"`` it goes at once, in the midst of what was looking at all of them."""
+
+    async def credentials() -> Token:
+        return Token("a-token-of-the-test", expires_in=100)
+
+    async with client_of(credentials=credentials) as client:
+        service = service_of(client)
+        streams = [await client.subscribe(DOCUMENT, on_gap="raise") for _ in range(3)]
+        while len(service.open) < 2:
+            await asyncio.sleep(1)
+        old, new = service.open
+        for number, name in enumerate(sorted(old.live)):
+            old.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": f"old {number}"}]}}})
+            new.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": f"new {number}"}]}}})
+        for stream in streams:
+            with pytest.raises(GapFound):
+                async for _ in stream:
+                    pass
+        await asyncio.sleep(1)
+        assert client.status().state == "idle"

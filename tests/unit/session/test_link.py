@@ -16,7 +16,7 @@ from bqstream.protocol import LEGACY, MODERN, Action, Verdict, machine_for, requ
 from bqstream.session.link import STRAY_FRAMES, Ending, Entry, Link
 from bqstream.session.operation import Operation
 from bqstream.transport.base import Target
-from tests.virtual_time import virtual_clock, virtual_time
+from tests.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
 
 from .service import TIMEOUTS, Frame, Recorder, Script, Socket, mute, polite, recorder, settle
 
@@ -482,11 +482,35 @@ async def test_frames_for_stopped_operations_make_a_rotation_due_once_they_are_m
         bench.link.stop(operation)
         for _ in range(STRAY_FRAMES - 1):
             bench.socket.say("next", name, {"data": 1})
-        await settle()
+        await asyncio.sleep(TIMEOUTS.grace)
         assert not bench.link.rotation_due
         bench.socket.say("next", name, {"data": 1})
         await settle()
         assert bench.link.rotation_due
+
+
+@virtual_time
+async def test_frames_that_were_on_their_way_when_an_operation_was_stopped_make_no_rotation_due() -> None:
+    async with linked() as bench:
+        operation = bench.start()
+        name = bench.socket.id_of(operation)
+        bench.link.stop(operation)
+        for _ in range(5 * STRAY_FRAMES):
+            bench.socket.say("next", name, {"data": 1})
+        await asyncio.sleep(TIMEOUTS.grace - 1)
+        assert not bench.link.rotation_due
+
+
+@EITHER
+@virtual_time
+async def test_a_silence_in_which_the_program_stood_still_is_asked_into_first(subprotocol: str) -> None:
+    async with linked(subprotocol) as bench:
+        await asyncio.sleep(1)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        loop.now += 3 * TIMEOUTS.idle  # nothing ran, not even a timer
+        await asyncio.sleep(TIMEOUTS.idle)
+        assert not bench.link.ended
 
 
 @virtual_time

@@ -185,7 +185,7 @@ async def test_frames_of_stopped_operations_bring_a_hand_over_to_a_link_without_
         w.remove(gone)
         for _ in range(100):
             w.service.sockets[0].say("next", name, {"data": 1})
-        await asyncio.sleep(1)
+            await asyncio.sleep(0.1)
         assert modes(w) == ["overlap"]
         assert w.service.newest.words.count("subscribe") == 1
         assert recorder(stays).sources == [2]
