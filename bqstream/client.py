@@ -297,12 +297,13 @@ class Client:
         async def opened() -> Subscription:
             parsed = Document.parse(document, operation_name)
             parsed.require("subscription")
-            return await self._subscribe(parsed, _request(parsed, variables), buffer or self._buffer, on_gap)
+            request = _request(parsed, variables)
+            return await self._subscribe(request, buffer or self._buffer, on_gap, parsed.cubes)
 
         return Subscribing(opened)
 
     async def _subscribe(
-        self, document: Document, request: bytes, buffer: Buffer, on_gap: str
+        self, request: bytes, buffer: Buffer, on_gap: str, cubes: tuple[str, ...] = ()
     ) -> Subscription:
         session = self._opened(self._session)
         key = next(self._keys)
@@ -331,7 +332,7 @@ class Client:
             on_ready=ready,
             on_room=lambda: session.has_room(operation),
             lag=self._timeouts.grace,
-            cubes=document.cubes,
+            cubes=cubes,
         )
         operation: Operation = Operation(key, request, stream)
         subscription = Subscription(stream, lambda: self._forget(operation), key)

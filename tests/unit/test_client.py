@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bqstream import Client, ConnectionGivenUp, GapFound, Token, UsageError
-from bqstream.events import TokenRefreshed
+from bqstream.events import Connected, Event, TokenRefreshed
 from tests.unit.session.service import Script, Service, mute, polite, settle
 from tests.virtual_time import virtual_clock, virtual_time
 
@@ -111,11 +111,17 @@ async def test_a_gap_that_a_look_at_the_hand_over_finds_ends_that_subscription_a
     async def credentials() -> Token:
         return Token("a-token-of-the-test", expires_in=100)
 
-    async with client_of(credentials=credentials) as client:
+    overlapping = asyncio.Event()
+
+    def told(event: Event) -> None:
+        if isinstance(event, Connected) and event.link == 2:
+            overlapping.set()
+
+    async with client_of(credentials=credentials, on_event=told) as client:
         service = service_of(client)
         streams = [await client.subscribe(DOCUMENT, on_gap="raise") for _ in range(3)]
-        while len(service.open) < 2:
-            await asyncio.sleep(1)
+        await overlapping.wait()
+        await settle()
         old, new = service.open
         for number, name in enumerate(sorted(old.live)):
             old.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": f"old {number}"}]}}})
