@@ -45,6 +45,7 @@ _UPSERTS = frozenset((("Trading", "Tokens"), ("Trading", "Pairs"), ("Trading", "
 _INTERVALS = _UPSERTS | {("Hyperliquid", "Candles")}
 # Rows that stand in no block (subscriptions/which-cubes-stream: aggregates by day; blockchain/Hyperliquid).
 _NO_BLOCK = frozenset(("Balances", "Holders", "TokenHolders", "MarkPrices", "CurrentPositions"))
+_DEEPEST = 64
 _ARGUMENTS = frozenset(("where", "limit", "limitBy", "orderBy"))
 # What an expression may call and still be of one row (graphql/capabilities/expression); anything else is in doubt.
 _OF_ONE_ROW = frozenset(
@@ -291,9 +292,6 @@ class _Reader:
         if not name[0].isupper() or arguments:
             return "makes the cube an aggregate, of which a field more would make other groups"
         return None
-
-
-_DEEPEST = 64
 
 
 def _limits(arguments: Mapping[str, ValueNode]) -> str | None:

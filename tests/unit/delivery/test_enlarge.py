@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -87,6 +88,20 @@ def test_what_is_selected_under_an_alias_is_read_where_it_is() -> None:
 def test_a_document_whose_rows_could_change_is_left_as_it_is(text: str) -> None:
     document = Document.parse(text)
     assert enlarge(document, shape_of(document)) is None
+
+
+@pytest.mark.parametrize("metric", ["count", "Trade { Buy { Amount(maximum: Trade_Buy_Amount) } }"])
+def test_the_proof_can_fail_where_an_aggregate_is_added_to_its_rows_change(metric: str) -> None:
+    text = f"subscription {{ EVM {{ DEXTrades {{ Block {{ Number }} {metric} }} }} }}"
+    document = Document.parse(text)
+    shape = shape_of(document)
+    (cube,) = shape.cubes
+    forced = enlarge(document, replace(shape, cubes=(replace(cube, doubt=None),)))
+    assert forced is not None
+    sent = portions(forced.text)
+    for data in sent:
+        forced.take_out(data)
+    assert sent != portions(text)
 
 
 def test_an_aggregate_beside_a_cube_of_facts_is_not_touched() -> None:
