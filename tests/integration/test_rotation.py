@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from bqstream.events import HandedOver, Lost, Refused
 from bqstream.simulator import Simulator
 from bqstream.simulator.ledger import Verdict, canonical
 from bqstream.simulator.settings import Behaviour
-from tests.virtual_time import virtual_time
+from tests.virtual_time import VirtualTimeLoop, virtual_time
 
 from .harness import TRANSFERS, Events, Reader, client_for, reading, settled
 
@@ -174,6 +175,32 @@ def test_where_links_are_replaced_each_row_comes_once_or_its_time_is_named(
         assert_replaced(outcome, told="service" in CAPPED[variant])
 
     run()
+
+
+@pytest.mark.parametrize("run", range(2))
+def test_a_machine_that_stands_still_repeats_nothing_and_names_what_it_loses(run: int) -> None:
+    """Its data lags by a second, its links overlap for 1.3: now and then there is no time left to prove a crossing."""
+
+    async def stand_still() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        while True:
+            await asyncio.sleep(random.uniform(0, 4))
+            loop.now += random.uniform(0, 1.3)
+
+    @virtual_time
+    async def stream() -> None:
+        standing = asyncio.create_task(stand_still())
+        outcome = await streamed(30, lag=True)
+        standing.cancel()
+        await asyncio.wait({standing})
+        (verdict,) = outcome.verdicts
+        assert verdict.delivered
+        assert verdict.repeated == verdict.foreign == 0, verdict
+        assert not outcome.uncovered, outcome.gaps
+
+    random.seed(random.random() + run)
+    stream()
 
 
 @pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
