@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import sys
 from typing import Any
 
@@ -57,18 +58,16 @@ def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--cap", type=click.IntRange(1), default=None, show_envvar=True, help="Subscriptions the plan allows."
 )
 @click.option("--client-id", default="simulator", show_envvar=True, help="Of the application.")
-@click.option(
-    "--client-secret", default=None, show_envvar=True, help="Of the application; made up where left out."
-)
-def simulator(client_secret: str | None, **options: Any) -> None:
+def simulator(**options: Any) -> None:
     """Serve what Bitquery's streaming API serves, made up, on loopback.
 
     Prints one JSON line: endpoint, token_url, client_id, client_secret, control_url, ledger_url. Then it serves
     until it is stopped by SIGINT or SIGTERM. What can go wrong is asked for with a POST to control_url, such as
-    {"fault": "close", "code": 1013}; what a client delivered is compared at ledger_url.
+    {"fault": "close", "code": 1013}; what a client delivered is compared at ledger_url. The application's secret is
+    BQSTREAM_SIMULATOR_CLIENT_SECRET, made up where that is not set: no secret is taken on a command line.
     """
-    if client_secret is not None:
-        options["client_secret"] = client_secret
+    if secret := os.environ.get("BQSTREAM_SIMULATOR_CLIENT_SECRET"):
+        options["client_secret"] = secret
     run(_serve(options))
 
 
