@@ -100,8 +100,8 @@ async def handed_over(
         Simulator(
             block_interval=block_interval,
             token_ttl=10 * grace,
-            transactions=2,
-            portions=2,
+            transactions=4,
+            portions=1,
             behaviours=behaviours,
         ) as simulator,
         client_for(simulator, on_event=seen.append, timeouts=Timeouts(grace=grace)) as client,
@@ -142,7 +142,7 @@ async def handed_over(
 
 @virtual_time
 async def test_two_thousand_subscriptions_on_one_link_are_all_handed_over() -> None:
-    await handed_over(SUBSCRIPTIONS, block_interval=2)
+    await handed_over(SUBSCRIPTIONS)
 
 
 @virtual_time
