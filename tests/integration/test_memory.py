@@ -222,7 +222,7 @@ async def service(*arguments: str) -> AsyncIterator[dict[str, str]]:
 async def peak_of_a_slow_reader(overflow: Overflow, *, buffer_bytes: int, total: int) -> None:
     """Nobody reads while ``total`` bytes come in, or, with "error", until it overflows; then the reader wakes."""
     buffer = Buffer(bytes=buffer_bytes, overflow=overflow)
-    async with service("--block-interval", "0.03", "--transactions", "60", "--portions", "2") as found:
+    async with service("--block-interval", "0.03", "--transactions", "100", "--portions", "2") as found:
         credentials = ClientCredentials(
             found["client_id"], found["client_secret"], token_url=found["token_url"]
         )
@@ -238,7 +238,7 @@ async def peak_of_a_slow_reader(overflow: Overflow, *, buffer_bytes: int, total:
 
                 def enough() -> bool:
                     nonlocal received
-                    received = sum(link.messages for link in client.status().links) * largest
+                    received = max(received, largest * sum(link.messages for link in client.status().links))
                     return received >= total or stream._stream.over
 
                 await until(enough, within=110)
@@ -253,8 +253,13 @@ async def peak_of_a_slow_reader(overflow: Overflow, *, buffer_bytes: int, total:
                     largest = max(largest, len(message.raw))
                     if messages * largest > buffer_bytes and overflow != "error":
                         break
-    # What is let go at the door is kept by the ring alone; where the oldest go, ring and buffer share the newest.
-    held = buffer_bytes + HISTORY if overflow == "block" else max(buffer_bytes, HISTORY)
+    # What is let go at the door is kept by the ring alone; where the oldest go, ring and buffer share the newest;
+    # after an error nothing more comes.
+    held = {
+        "block": buffer_bytes + HISTORY,
+        "drop_oldest": max(buffer_bytes, HISTORY),
+        "error": buffer_bytes,
+    }[overflow]
     bound = held + OVERRUN + COPIES * largest + REST
     print(
         f"{overflow}: {received / MEBIBYTE:.0f} MiB came in, {waiting / MEBIBYTE:.1f} MiB waited, peak "
