@@ -187,6 +187,9 @@ class Merge:
             if not owed.rows:
                 del src.owed[key]
             if settled:
+                if not owed.sure and self._seam is not None and src is self._seam.old:
+                    # It may have been another row, which then is missing from what the new source is compared with.
+                    self._doubt(self._seam, key)
                 return False
         self._note(src, key, row, at)
         return True

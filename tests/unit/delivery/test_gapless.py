@@ -92,13 +92,13 @@ def run(seed: int) -> World:
         "bring": 5.0,
         "join": dice.choice([1.0, 3.0]),
         "go_live": 2.0,
-        "cross": dice.choice([2.0, 10.0]),
+        "cross": dice.choice([0.2, 2.0, 10.0]),
         "force": dice.choice([0.0, 0.0, 0.5, 2.0]),
-        "lose": dice.choice([0.0, 0.0, 0.3, 2.0]),
+        "lose": dice.choice([0.0, 0.3, 1.0]),
         "fall_silent": dice.choice([0.0, 0.0, 0.0, 0.3]),
     }
     longest = dice.choice([0.3, 1.0, 3.0])
-    for _ in range(120):
+    for _ in range(200):
         (step,) = dice.choices(list(weights), list(weights.values()))
         pick = dice.choice([min, max])
         match step:
@@ -109,7 +109,7 @@ def run(seed: int) -> World:
             case "bring" if world.lines:
                 world.bring(pick(world.lines), dice.randint(1, 8))
             case "join" if len(world.lines) < 2:
-                world.join(live=dice.random() < 0.5)
+                world.join(live=dice.random() < 0.8)
             case "go_live":
                 world.go_live()
             case "cross" if len(world.lines) == 2 and world.crossed():
