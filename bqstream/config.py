@@ -55,7 +55,7 @@ class Backoff:
 
     ``jitter``    the share of each wait that is random, 0 to 1 (1 is full jitter).
     ``attempts``  give up after so many failures in a row; ``None`` never gives up.
-    ``healthy``   a link that lived this many seconds, or brought data for a second, starts the schedule anew.
+    ``healthy``   a link that lived this many seconds, or brought data for some, starts the schedule anew.
     """
 
     initial: float = 0.5

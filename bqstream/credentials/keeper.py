@@ -97,12 +97,15 @@ class Keeper:
                 self._changed = asyncio.Event()
             await self._changed.wait()
 
-    def refused(self, held: HeldToken, why: str) -> None:
+    def refused(self, held: HeldToken, why: str, *, sure: bool = True) -> None:
         """The service refused this token: drop it and fetch anew, the first time at once, then backed off.
 
-        Ignored for a token that was replaced or refused already. ``why`` is shown, with the token taken out.
+        Ignored for a token that was replaced or refused already, and for a static one where the service did not
+        say that it is the token (``sure``). ``why`` is shown, with the token taken out.
         """
         if self._held is None or held.generation != self._generation:
+            return
+        if not (sure or self._credentials.renewable):
             return
         self._held = None
         self._refusals, self._refused = self._refusals + 1, held.generation

@@ -47,7 +47,8 @@ class Verdict:
     ``code``         the close code or HTTP status, where there is one.
     ``floor``        the least wait before a retry, in seconds (5 for rate limits, docs: plans/rate-limits).
     ``retry_after``  what the server asked for, in seconds, an hour at most; it wins over any back-off.
-    ``once``         the action helps once in a row; a second such refusal ends the client.
+    ``once``         the action helps once in a row; a second such refusal ends the client, or, where a new token was
+                     but a guess (kind CONNECTION), is waited out like any lost connection.
     ``few``          the action helps a few times in a row; after that the other side is at fault.
     ``slow``         shed as a slow consumer (1013).
     ``cap``          the plan's cap on concurrent subscriptions.
@@ -200,7 +201,8 @@ def _closed(code: int, meant: int, acked: bool, connection_error: bool) -> Verdi
     if code == 1011 and connection_error:
         return REFUSALS[4401]
     if code == 1000 and meant in (1000, 4400) and not acked:
-        return _refresh(why="closed before connection_ack, which may mean the token", once=True)
+        kind = Kind.CONNECTION if meant == 1000 else Kind.TOKEN
+        return _refresh(kind=kind, why="closed before connection_ack, which may mean the token", once=True)
     if (listed := REFUSALS.get(meant)) is not None:
         return listed
     if 1000 <= meant < 2000:

@@ -10,7 +10,9 @@ import tenacity
 from ..config import Backoff
 from ..protocol.verdicts import Verdict
 
-AT_ONCE = 1.0  # seconds
+# A link that ends so soon, in seconds, was not healthy though it brought data: shorter lives, one after another,
+# would make more dials than the smallest plan's 30 a minute (docs: plans/rate-limits).
+AT_ONCE = 5.0
 
 
 class Schedule:
@@ -34,8 +36,8 @@ class Schedule:
         self.failures += 1
         if self._backoff.attempts is not None and self.failures >= self._backoff.attempts:
             return None
-        if verdict.retry_after is not None:
-            return max(verdict.retry_after, self._backoff.initial)  # "0" must not have us hammer
+        if verdict.retry_after:  # "0" asks for nothing, and must not have us hammer
+            return max(verdict.retry_after, self._backoff.initial)
         state = tenacity.RetryCallState(None, None, (), {})  # type: ignore[arg-type]  # only the count is read
         state.attempt_number = self.failures
         wait = float(self._exponential(state))

@@ -75,6 +75,7 @@ class Supervisor:
         self._rotation_schedule = Schedule(shared.backoff)
         self._refused_once = False
         self._few = 0
+        self._later: set[int] = set()  # the operations whose next start waits
         self._serving: Link | None = None  # where new operations are started
         self._grace = shared.timeouts.grace
         self._attempt: anyio.CancelScope | None = None
@@ -214,9 +215,12 @@ class Supervisor:
         return None
 
     def _gone(self, link: Link, *, slow: bool = False) -> None:
-        """``link`` serves no more. If it was healthy, its token worked, and the next failure is the first in a row."""
-        if self._schedule.proved(lived=link.lived(), messages=link.messages, slow=slow):
+        """``link`` serves no more. If it was healthy its token worked, and waits begin anew; if it brought anything,
+        what is fatal in a row is none."""
+        healthy = self._schedule.proved(lived=link.lived(), messages=link.messages, slow=slow)
+        if healthy:
             self._shared.keeper.worked(link.held)
+        if healthy or link.messages:
             self._refused_once, self._few = False, 0
 
     def _rotation_failed(self, verdict: Verdict, held: HeldToken) -> float:
@@ -226,7 +230,7 @@ class Supervisor:
         refresh = verdict.action is Action.REFRESH
         self._shared.emit(events.Refused, what="token" if refresh else "handover", why=verdict.why)
         if refresh:
-            self._shared.keeper.refused(held, verdict.why)
+            self._refused(held, verdict)
         wait = self._rotation_schedule.failed(verdict)
         return self._shared.backoff.maximum if wait is None else wait
 
@@ -236,32 +240,37 @@ class Supervisor:
         """Do what helps against ``verdict``, or raise the error that says that nothing does."""
         if verdict.switch:
             return
+        again = verdict.once and self._refused_once
         match verdict.action:
+            case Action.REFRESH if again and verdict.kind is Kind.CONNECTION:
+                await self._back_off(verdict)
             case Action.REFRESH:
                 self._shared.emit(events.Refused, what="token", why=verdict.why)
-                if self._schedule.failed(verdict) is None or (verdict.once and self._refused_once):
+                if self._schedule.failed(verdict) is None or again:
                     raise error_for(verdict)
                 self._refused_once = verdict.once
-                self._shared.keeper.refused(held, verdict.why)
+                self._refused(held, verdict)
             case Action.RETRY:
-                wait = self._schedule.failed(verdict)
-                self._few = self._few + 1 if verdict.few else 0
-                if wait is None or self._few >= FEW:
-                    failures = self._schedule.failures
-                    raise ConnectionGivenUp(
-                        f"gave up after {failures} failures in a row; the last: {verdict.why}"
-                    )
-                self.state = State.WAITING
-                until = events.moment(self._shared.clock.wall() + wait)
-                self._shared.emit(
-                    events.Waiting, until=until, attempt=self._schedule.failures, why=verdict.why
-                )
-                await asyncio.sleep(wait)
+                await self._back_off(verdict)
             case Action.END_OPERATION:
                 return  # the one to blame is gone; the others are started again
             case Action.END_CLIENT:
                 self._shared.emit(events.Refused, what="connection", why=verdict.why)
                 raise error_for(verdict)
+
+    def _refused(self, held: HeldToken, verdict: Verdict) -> None:
+        self._shared.keeper.refused(held, verdict.why, sure=verdict.kind is Kind.TOKEN)
+
+    async def _back_off(self, verdict: Verdict) -> None:
+        wait = self._schedule.failed(verdict)
+        failures = self._schedule.failures
+        self._few = self._few + 1 if verdict.few else 0
+        if wait is None or self._few >= FEW:
+            raise ConnectionGivenUp(f"gave up after {failures} failures in a row; the last: {verdict.why}")
+        self.state = State.WAITING
+        until = events.moment(self._shared.clock.wall() + wait)
+        self._shared.emit(events.Waiting, until=until, attempt=failures, why=verdict.why)
+        await asyncio.sleep(wait)
 
     def _token_fatal(self, error: BqstreamError) -> None:
         """No newer token can ever be had: what runs on an open link is served on, the rest is over."""
@@ -323,15 +332,15 @@ class Supervisor:
         link.capped = link.capped or (verdict.cap and elsewhere)
         if verdict.action is Action.REFRESH:
             self._shared.keeper.refused(link.held, verdict.why)  # a newer token starts it on the next link
-        elif not link.capped:
-            wait = verdict.retry_after or max(verdict.floor, self._shared.backoff.initial) * 2 ** (
-                operation.refusals - 1
-            )
+        elif not link.capped and operation.key not in self._later:
+            wait = max(verdict.floor, self._shared.backoff.initial) * 2 ** (operation.refusals - 1)
+            self._later.add(operation.key)
             self._links.tasks.start_soon(
                 self._start_later, operation, min(wait, self._shared.backoff.maximum)
             )
 
     async def _start_later(self, operation: Operation, wait: float) -> None:
         await asyncio.sleep(wait)
+        self._later.discard(operation.key)
         if operation.key in self.operations and self._serving is not None:
             self._start(self._serving, operation)

@@ -403,6 +403,18 @@ async def test_a_token_that_worked_makes_the_next_refusal_the_first_again() -> N
 
 
 @virtual_time
+async def test_a_static_token_outlives_a_sign_that_may_mean_something_else() -> None:
+    keeper = make(StaticToken("static"))
+    async with running(keeper):
+        held = await keeper.current()
+        keeper.refused(held, "closed before connection_ack", sure=False)
+        assert await keeper.current() is held
+        keeper.refused(held, "HTTP 401")
+        with pytest.raises(TokenRefused):
+            await keeper.current()
+
+
+@virtual_time
 async def test_a_token_that_worked_until_it_was_replaced_counts_as_well() -> None:
     script = Script(3600)
     async with running(make(script)) as keeper:

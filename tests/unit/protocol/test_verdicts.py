@@ -74,7 +74,7 @@ def test_every_close_code_has_its_verdict(code: int, expected: set[str]) -> None
 
 def test_a_normal_close_before_the_ack_may_mean_the_token() -> None:
     """Close codes: 1000."""
-    assert traits(classify_close(1000, "", acked=False)) == {*REFRESH, "once"}
+    assert traits(classify_close(1000, "", acked=False)) == {"refresh", "connection", "once"}
 
 
 def test_1009_names_the_size_limit() -> None:

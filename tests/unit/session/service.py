@@ -314,7 +314,7 @@ class FakeKeeper:
             await self._changed.wait()
         raise self._error
 
-    def refused(self, held: HeldToken, why: str) -> None:
+    def refused(self, held: HeldToken, why: str, *, sure: bool = True) -> None:
         self.refusals.append((held.generation, why))
         if self.held is held:
             self.held = None
