@@ -19,6 +19,8 @@ from .seam import Owed, Seam, Source
 # Rows of one key that are kept for comparison, and rows of history that rarity is judged by.
 MOST_ROWS = 250_000
 RARITY_ROWS = 1000
+# Payloads of a hand-over that are remembered taken apart, in case the other source brings the same bytes.
+SAME_BYTES = 64
 
 DISAGREED = "the two links brought different rows"
 LAGS = "one link lags behind the other by more rows than can be compared"
@@ -60,6 +62,7 @@ class Merge:
             str | None, int
         ] = {}  # gaps, by key, that the next delivery closes; None: of all keys
         self._keys: set[str] = set()
+        self._taken_apart: dict[bytes, Rows] = {}
         self.merged = 0
 
     @property
@@ -96,7 +99,7 @@ class Merge:
         if seam is None:
             self._deliver(source, raw, now)
             return
-        rows = Rows(raw)
+        rows = self._rows(raw)
         self._keys.update(rows.by_key)
         if src is seam.new:
             seam.hold(rows, now)
@@ -152,6 +155,15 @@ class Merge:
         self._last = max(self._last, at)
         self._history.add(raw, self._last)
         self._out(source, raw, at)
+
+    def _rows(self, raw: bytes) -> Rows:
+        """``raw`` taken apart; where both sources bring the same bytes, only once."""
+        rows = self._taken_apart.get(raw)
+        if rows is None:
+            rows = self._taken_apart[raw] = Rows(raw)
+            if len(self._taken_apart) > SAME_BYTES:
+                del self._taken_apart[next(iter(self._taken_apart))]
+        return rows
 
     def _unsure(self, key: str | None, at: float) -> bool:
         """Whether rows may still be taken, without proof, for ones that an earlier source brought."""
@@ -361,3 +373,4 @@ class Merge:
             whole = key in seam.proven if key is not None else bool(seam.proven) and seam.proven >= self._keys
             self._gaps.close(number, now, JOINED_ON if whole else "")
         self._seam = None
+        self._taken_apart.clear()
