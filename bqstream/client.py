@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import logging
 import os
@@ -106,6 +107,8 @@ class Client:
         ):
             if value is not None and not isinstance(value, kind):
                 raise UsageError(f"{name} takes a {kind.__name__}, not {type(value).__name__}")
+        if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
+            raise UsageError("on_event takes a plain function, since nobody would await what another returns")
         self._endpoint = Endpoint.parse(
             endpoint or os.environ.get("BITQUERY_ENDPOINT") or "eu", allow_plaintext=allow_plaintext
         )
@@ -288,7 +291,9 @@ class Client:
         Raises:
             DocumentRefused: the document is wrong; before any connection, with the place.
             UsageError: the client is not open, or the call is wrong.
-            TokenRefused, PlanError, ConnectionGivenUp: no link can be had.
+            CredentialsRefused, TokenRefused, PlanError, ConnectionGivenUp: no link can be had.
+
+        Cancelling it unsubscribes.
         """
         _one_of("on_gap", on_gap, ("continue", "raise"))
         if buffer is not None and not isinstance(buffer, Buffer):
@@ -361,7 +366,8 @@ class Client:
     ) -> dict[str, Any]:
         """Run one query over HTTP and give its ``data``.
 
-        Passing refusals are retried within ``timeouts.query``; a refused token is refreshed.
+        Passing refusals are retried within ``timeouts.query``; a refused token is refreshed. Cancelling drops the
+        request.
 
         Raises:
             DocumentRefused: the document is wrong; where its syntax is, before anything is sent.
@@ -429,10 +435,9 @@ def _leaf(error: Exception) -> Exception:
 
 
 def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
-    values = (
-        {**document.values, **variables} if document.values and variables else variables or document.values
-    )
-    return request(document.text, values or None, document.operation_name)
+    if isinstance(variables, Mapping):
+        variables = {**document.values, **variables}
+    return request(document.text, variables or document.values or None, document.operation_name)
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

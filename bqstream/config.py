@@ -54,7 +54,8 @@ class Backoff:
     """How reconnects are spaced: exponential with full jitter, from ``initial`` to ``maximum`` seconds.
 
     ``jitter``    the share of each wait that is random, 0 to 1 (1 is full jitter).
-    ``attempts``  give up after so many failures in a row; ``None`` never gives up.
+    ``attempts``  give up after so many failures in a row; ``None`` never gives up. A token endpoint that fails is
+                  asked on.
     ``healthy``   a link that lived this many seconds, or brought data for some, starts the schedule anew.
     """
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gql import gql
 
 from bqstream import Client, ConnectionGivenUp, GapFound, Token, UsageError
 from bqstream.events import Connected, Event, TokenRefreshed
@@ -132,3 +134,22 @@ async def test_a_gap_that_a_look_at_the_hand_over_finds_ends_that_subscription_a
                     pass
         await asyncio.sleep(1)
         assert client.status().state == "idle"
+
+
+@pytest.mark.parametrize("odd", ["print", asyncio.sleep])
+def test_on_event_takes_what_can_be_called_and_need_not_be_awaited(odd: Any) -> None:
+    with pytest.raises(UsageError, match="plain function"):
+        client_of(on_event=odd)
+
+
+@virtual_time
+async def test_variables_that_are_none_are_refused_whatever_the_document_brings_along() -> None:
+    asked = gql("subscription ($n: Int) { EVM { Transfers(limit: {count: $n}) { Hash } } }")
+    with_values = SimpleNamespace(document=getattr(asked, "document", asked), variable_values={"n": 1})
+    async with client_of() as client:
+        with pytest.raises(UsageError, match="mapping"):
+            await client.subscribe(with_values, [1])  # type: ignore[arg-type]
+        async with client.subscribe(with_values, {"n": 2}):
+            await settle()
+            (start,) = [f for f in service_of(client).newest.heard if f["type"] == "subscribe"]
+            assert start["payload"]["variables"] == {"n": 2}
