@@ -90,6 +90,8 @@ Overflow = Literal["block", "drop_oldest", "error"]
 class Buffer:
     """What may wait for a slow reader, per subscription, and what happens when it is full.
 
+    As many ``bytes`` again, at most a minute's, are kept of what was delivered, to prove hand-overs with.
+
     ``block``        the link stops reading for ``timeouts.block`` at most, then the subscription is parked: its
                      messages are let go, and named in a gap, until the buffer is half empty.
     ``drop_oldest``  the oldest messages go, and are named in a gap.

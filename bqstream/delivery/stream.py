@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from .. import config
 from ..clock import Clock
-from ..config import MEBIBYTE
 from ..errors import BufferOverflow
 from ..message import Crossed, Gap, GapCause, Message
 from .buffer import Buffer
@@ -26,7 +25,7 @@ class Stream:
         on_ready: a message can be taken, or the stream has ended.
         on_room: the buffer had been full and is half empty: reading may go on.
         cubes: the response keys of the document's cubes, which each message is told.
-        history_seconds, history_bytes: how much of what was delivered is kept to compare with.
+        history_seconds: for how long what was delivered is kept to compare with, in as many bytes as may wait.
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
 
     Every callable is called from inside the method that caused it, must be quick and must not raise.
@@ -43,7 +42,6 @@ class Stream:
         on_room: Callable[[], None],
         cubes: tuple[str, ...] = (),
         history_seconds: float = 60.0,
-        history_bytes: int = 32 * MEBIBYTE,
         lag: float = 0.0,
     ) -> None:
         self.cubes = cubes
@@ -54,7 +52,7 @@ class Stream:
         self._policy = buffer.overflow
         self._buffer = Buffer(buffer, drop=self._dropped, on_parked=self._parked, on_room=self._room)
         self._gaps = Gaps(clock, on_gap)
-        history = History(seconds=history_seconds, size=history_bytes)
+        history = History(seconds=history_seconds, size=buffer.bytes)
         self._last_in = clock.monotonic()
         self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in, lag=lag)
         self._slow: int | None = None  # the gap that the reader's slowness has opened

@@ -193,10 +193,8 @@ async def test_error_ends_the_slow_subscription_alone_after_what_it_held() -> No
 
 # ---------------------------------------------------------------------- bytes, measured
 
-# What a subscription may hold beside its buffer: the ring of what was delivered, for hand-overs (32 MiB, design:
-# history), what was on its way when its link was asked to stop (1 MiB), and the frame in hand, which exists as
+# What a subscription may hold beside its buffer: the ring of what was delivered, for hand-overs (as many bytes again), what was on its way when its link was asked to stop (1 MiB), and the frame in hand, which exists as
 # received bytes, joined bytes, text, bytes again and payload. The rest is a client, its link and Python itself.
-HISTORY = 32 * MEBIBYTE
 OVERRUN = MEBIBYTE
 COPIES = 6
 REST = 3 * MEBIBYTE
@@ -256,8 +254,8 @@ async def peak_of_a_slow_reader(overflow: Overflow, *, buffer_bytes: int, total:
     # What is let go at the door is kept by the ring alone; where the oldest go, ring and buffer share the newest;
     # after an error nothing more comes.
     held = {
-        "block": buffer_bytes + HISTORY,
-        "drop_oldest": max(buffer_bytes, HISTORY),
+        "block": 2 * buffer_bytes,
+        "drop_oldest": buffer_bytes,
         "error": buffer_bytes,
     }[overflow]
     bound = held + OVERRUN + COPIES * largest + REST
