@@ -133,7 +133,7 @@ class Client:
         self._clock = Clock()
         self._keys = itertools.count(1)
         self._open: dict[int, tuple[Operation, Stream]] = {}
-        self._token: HeldToken | None = None
+        self._keeper: Keeper | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing: asyncio.Event | None = None
         self._session: Session | None = None
@@ -220,7 +220,7 @@ class Client:
             raise bug from None
         finally:
             self._end_all(closed)
-            self._session = self._queries = None
+            self._session = self._queries = self._keeper = None
 
     def _wire(self) -> tuple[Keeper, Session, aiohttp.ClientSession]:
         """Make the parts and join them; asyncio objects belong to the running loop, so not before now."""
@@ -237,7 +237,7 @@ class Client:
             allow_plaintext=self._allow_plaintext,
             clock=self._clock,
         )
-        keeper = Keeper(
+        self._keeper = keeper = Keeper(
             self._credentials,
             service,
             clock=self._clock,
@@ -389,9 +389,8 @@ class Client:
 
     def status(self) -> Status:
         """A picture of this moment: state, token, links and per-subscription counters."""
-        return Status.of(
-            self._session, self._token, self._clock, {key: s for key, (_, s) in self._open.items()}
-        )
+        token = self._keeper.held if self._keeper is not None else None
+        return Status.of(self._session, token, self._clock, {key: s for key, (_, s) in self._open.items()})
 
     def _emit(self, event: events.Event) -> None:
         _log.debug("%s", event)
@@ -402,7 +401,6 @@ class Client:
                 _log.exception("on_event failed")
 
     def _refreshed(self, held: HeldToken) -> None:
-        self._token = held
         expires = held.remaining(self._clock)
         at = events.moment(self._clock.wall() + expires) if expires != float("inf") else None
         self._emit(events.TokenRefreshed(at=events.moment(self._clock.wall()), expires_at=at))

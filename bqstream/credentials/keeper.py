@@ -71,6 +71,11 @@ class Keeper:
         self._changed: asyncio.Event | None = None
         self._woken: asyncio.Event | None = None
 
+    @property
+    def held(self) -> HeldToken | None:
+        """The token in hand, expired or not; None where there is none yet, or the last one was refused."""
+        return self._held
+
     async def current(self) -> HeldToken:
         """The token to use now; waits until there is one that has not expired.
 

@@ -13,6 +13,7 @@ from gql import gql
 
 from bqstream import Client, ConnectionGivenUp, GapFound, Token, UsageError
 from bqstream.events import Connected, Event, TokenRefreshed
+from bqstream.transport.base import UpgradeRefused
 from tests.unit.session.service import Script, Service, mute, polite, settle
 from tests.virtual_time import virtual_clock, virtual_time
 
@@ -153,3 +154,24 @@ async def test_variables_that_are_none_are_refused_whatever_the_document_brings_
             await settle()
             (start,) = [f for f in service_of(client).newest.heard if f["type"] == "subscribe"]
             assert start["payload"]["variables"] == {"n": 2}
+
+
+@virtual_time
+async def test_status_shows_no_expiry_of_a_token_that_was_refused() -> None:
+    fetched = iter([Token("a-token-of-the-test", expires_in=100)])
+
+    async def credentials() -> Token:
+        token = next(fetched, None)
+        if token is None:
+            raise OSError("the endpoint is down")
+        return token
+
+    async with client_of(credentials=credentials) as client:
+        assert client.status().token_expires_at is not None
+        service_of(client).refusals.append(UpgradeRefused(401, {}, ""))
+        waiting = asyncio.ensure_future(client.subscribe(DOCUMENT))
+        await settle()
+        assert client.status().token_expires_at is None
+        assert client.status().state == "connecting"
+        waiting.cancel()
+    assert client.status().token_expires_at is None
