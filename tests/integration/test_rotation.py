@@ -210,6 +210,37 @@ def test_where_links_are_replaced_each_row_comes_once_or_its_time_is_named(
     run()
 
 
+ALIKE = {
+    "of two kinds": ("Transfers { Transfer { Success } }", 0),
+    "of a few kinds": ("Transfers { count Transfer { Currency { Symbol } } }", 0),
+    "one a block": ("Blocks { Block { Number } }", 0),
+    # Nothing tells one from another, and they never pause: some fall between the links, and that is said.
+    "all equal": (
+        'Transfers(where: {Transfer: {Currency: {Symbol: {is: "USDT"}}}}) { Transfer { Currency { Symbol } } }',
+        0.2,
+    ),
+}
+
+
+@pytest.mark.parametrize("lag", [False, True], ids=["no lag", "lag"])
+@pytest.mark.parametrize("rows", ALIKE)
+def test_rows_that_are_alike_are_never_repeated_nor_lost_in_silence(rows: str, lag: bool) -> None:
+    selection, losable = ALIKE[rows]
+
+    @virtual_time
+    async def run() -> None:
+        outcome = await streamed(
+            10, documents=(f"subscription {{ EVM(network: eth) {{ {selection} }} }}",), lag=lag
+        )
+        (verdict,) = outcome.verdicts
+        assert verdict.emitted
+        assert verdict.repeated == verdict.foreign == verdict.early == 0, verdict
+        assert verdict.lost <= losable * lag * verdict.emitted, verdict
+        assert not outcome.uncovered, outcome.gaps
+
+    run()
+
+
 @pytest.mark.parametrize("run", range(2))
 def test_a_machine_that_stands_still_repeats_nothing_and_names_what_it_loses(run: int) -> None:
     """Its data lags by a second, its links overlap for 1.3: now and then there is no time left to prove a crossing."""
