@@ -326,8 +326,7 @@ class Client:
                 reader._wake()
 
         def parked(resumed: bool) -> None:
-            if resumed:
-                self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=True))
+            self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=resumed))
 
         stream: Stream = Stream(
             buffer=buffer,

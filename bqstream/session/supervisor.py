@@ -284,9 +284,6 @@ class Supervisor:
     def changed(self) -> None:
         self._links.changed()
 
-    def parked(self, link: Link, operation: Operation) -> None:
-        self._shared.emit(events.Parked, operation=operation.key, resumed=False)
-
     def operation_completed(self, link: Link, entry: Entry) -> None:
         """The operation is over, unless an older link still brings it: then only this start came to nothing."""
         operation = entry.operation

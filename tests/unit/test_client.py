@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from gql import gql
 
-from bqstream import Client, ConnectionGivenUp, GapFound, Token, UsageError
-from bqstream.events import Connected, Event, TokenRefreshed
+from bqstream import Buffer, Client, ConnectionGivenUp, GapFound, Token, UsageError
+from bqstream.events import Connected, Event, Parked, TokenRefreshed
 from bqstream.transport.base import UpgradeRefused
 from tests.unit.session.service import Script, Service, mute, polite, settle
 from tests.virtual_time import virtual_clock, virtual_time
@@ -175,3 +175,19 @@ async def test_status_shows_no_expiry_of_a_token_that_was_refused() -> None:
         assert client.status().state == "connecting"
         waiting.cancel()
     assert client.status().token_expires_at is None
+
+
+@virtual_time
+async def test_parking_and_its_end_are_told_whoever_saw_that_the_buffer_was_full() -> None:
+    told: list[Event] = []
+    small = Buffer(messages=4)
+    async with client_of(on_event=told.append, buffer=small) as client, client.subscribe(DOCUMENT) as stream:
+        await settle()
+        for _ in range(2):
+            for _ in range(small.messages):
+                service_of(client).publish(DATA)
+            await asyncio.sleep(3)  # longer than timeouts.block
+            for _ in range(small.messages):
+                await anext(stream)
+    parked = [(event.operation, event.resumed) for event in told if isinstance(event, Parked)]
+    assert parked == [(1, False), (1, True)] * 2

@@ -876,14 +876,15 @@ async def test_an_operation_that_is_refused_for_its_token_starts_on_the_link_wit
 
 
 @virtual_time
-async def test_a_parked_operation_is_told_and_its_neighbours_are_served_on() -> None:
+async def test_a_buffer_that_stays_full_parks_its_operation_and_its_neighbours_are_served_on() -> None:
     async with world() as w:
         slow, quick = w.add(), w.add()
         await settle()
         recorder(slow).room = False
         w.service.publish()
         await asyncio.sleep(TIMEOUTS.block + 0.1)
-        assert [(event.operation, event.resumed) for event in w.told(events.Parked)] == [(slow.key, False)]
+        assert recorder(slow).calls == [("joined", 1), ("park",)]
+        assert recorder(quick).calls == [("joined", 1)]
         w.service.publish("2")
         await settle()
         assert recorder(quick).payloads[-1] == (1, "2")
@@ -900,5 +901,5 @@ async def test_room_in_time_parks_nobody() -> None:
         recorder(slow).room = True
         w.session.has_room(slow)
         await asyncio.sleep(10)
-        assert w.told(events.Parked) == []
+        assert ("park",) not in recorder(slow).calls
         assert not w.service.newest.paused
