@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..credentials.token import HeldToken
@@ -27,10 +27,10 @@ class DialRefused(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """How to dial, whatever the token."""
+    """How to dial, whatever the token. A proxy's URL may hold its password, so ``repr`` does not show it."""
 
     tls: ssl.SSLContext | None = None
-    proxy: str | bool | None = True
+    proxy: str | bool | None = field(default=True, repr=False)
     compression: bool = False
     max_message_bytes: int = 64 * 1024 * 1024
     timeout: float = 10.0

@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where and how to dial. URL and headers bear the token, so ``repr`` shows neither.
+    """Where and how to dial. URL and headers bear the token, and a proxy's URL its password: ``repr`` shows none.
 
     ``proxy``  True: as the environment says (``HTTPS_PROXY``, ``NO_PROXY`` …); a URL; or ``None`` for none.
     """
@@ -21,7 +21,7 @@ class Target:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     subprotocols: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
-    proxy: str | bool | None = True
+    proxy: str | bool | None = field(default=True, repr=False)
     compression: bool = False
     max_message_bytes: int = 64 * 1024 * 1024
     timeout: float = 10.0
