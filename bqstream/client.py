@@ -195,8 +195,10 @@ class Client:
         await self.aclose()
 
     def __del__(self) -> None:
-        task = getattr(self, "_task", None)
-        if task is not None and not task.done():
+        closing = getattr(self, "_closing", None)
+        if (
+            closing is not None and not closing.is_set()
+        ):  # also where its loop has ended, and its task with it
             warnings.warn(
                 "a Client was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )

@@ -125,7 +125,7 @@ class Subscription:
         await self.aclose()
 
     def __del__(self) -> None:
-        if not self._closed and not self._stream.ended:
+        if not self._closed and not self._stream.over:
             warnings.warn(
                 f"{self!r} was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
