@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ _BEAT = Alive(keepalive=True)
 _HAS_DATA = (b'{"data":{', b'{"data": {')  # begins so: no request error. The usual case, not examined.
 
 
-class Core:
+class Core(ABC):
     """One connection, from its first frame to its close."""
 
     subprotocol: str
@@ -83,8 +84,9 @@ class Core:
             return ()
         return self.stop(name)
 
+    @abstractmethod
     def stop(self, name: str) -> tuple[bytes, ...]:
-        raise NotImplementedError
+        """The frames that ask the service to end this operation."""
 
     @property
     def newest_unanswered(self) -> str | None:
