@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from gql import gql
 
-from bqstream import Buffer, Client, ConnectionGivenUp, GapFound, Token, UsageError
+from bqstream import Buffer, Client, ConnectionGivenUp, GapFound, Timeouts, Token, UsageError
 from bqstream.events import Connected, Event, Parked, TokenRefreshed
 from bqstream.transport.base import UpgradeRefused
-from tests.unit.session.service import Script, Service, mute, polite, settle
+from tests.unit.session.service import Script, Service, Socket, mute, polite, settle
 from tests.virtual_time import virtual_clock, virtual_time
 
 DOCUMENT = "subscription { EVM { Transfers { Hash } } }"
@@ -26,6 +26,26 @@ def client_of(script: Script = polite, credentials: Any = "a-token-of-the-test",
     client._engine = Service(script)
     client._clock = virtual_clock()
     return client
+
+
+async def credentials() -> Token:
+    return Token("a-token-of-the-test", expires_in=100)
+
+
+class Connections:
+    """``on_event``: waits until a second link is there beside the first."""
+
+    def __init__(self) -> None:
+        self._second = asyncio.Event()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Connected) and event.link == 2:
+            self._second.set()
+
+    async def overlap(self, service: Service) -> list[Socket]:
+        await self._second.wait()
+        await settle()
+        return service.open
 
 
 def service_of(client: Client) -> Service:
@@ -110,22 +130,9 @@ async def test_a_token_may_live_longer_than_the_calendar() -> None:
 @virtual_time
 async def test_a_gap_that_a_look_at_the_hand_over_finds_ends_that_subscription_alone() -> None:
     """With ``on_gap="raise"`` it goes at once, in the midst of what was looking at all of them."""
-
-    async def credentials() -> Token:
-        return Token("a-token-of-the-test", expires_in=100)
-
-    overlapping = asyncio.Event()
-
-    def told(event: Event) -> None:
-        if isinstance(event, Connected) and event.link == 2:
-            overlapping.set()
-
-    async with client_of(credentials=credentials, on_event=told) as client:
-        service = service_of(client)
+    async with client_of(credentials=credentials, on_event=(told := Connections())) as client:
         streams = [await client.subscribe(DOCUMENT, on_gap="raise") for _ in range(3)]
-        await overlapping.wait()
-        await settle()
-        old, new = service.open
+        old, new = await told.overlap(service_of(client))
         for number, name in enumerate(sorted(old.live)):
             old.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": f"old {number}"}]}}})
             new.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": f"new {number}"}]}}})
@@ -191,3 +198,30 @@ async def test_parking_and_its_end_are_told_whoever_saw_that_the_buffer_was_full
                 await anext(stream)
     parked = [(event.operation, event.resumed) for event in told if isinstance(event, Parked)]
     assert parked == [(1, False), (1, True)] * 2
+
+
+@virtual_time
+async def test_a_link_that_a_full_buffer_kept_from_reading_repeats_no_row() -> None:
+    """What is only counted, since the links disagreed, is waited for as long as lag and pause take together."""
+    timeouts = Timeouts(grace=5, block=2)
+    async with client_of(
+        credentials=credentials, timeouts=timeouts, on_event=(told := Connections())
+    ) as client:
+        stream = await client.subscribe(DOCUMENT)
+        old, new = await told.overlap(service_of(client))
+
+        def bring(socket: Socket, text: str) -> None:
+            (name,) = socket.live
+            socket.say("next", name, {"data": {"EVM": {"Transfers": [{"Hash": text}]}}})
+
+        bring(old, "of the old one alone")
+        bring(new, "of the new one alone")
+        await asyncio.sleep(8)
+        assert [gap.cause for gap in stream.gaps] == ["handover"]
+        bring(old, "of both")
+        await asyncio.sleep(6)
+        bring(new, "of both")
+        await settle()
+        await client.aclose()
+        rows = [row["Hash"] async for row in stream.rows()]
+        assert rows.count("of both") == 1
