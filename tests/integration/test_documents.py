@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ class Figures:
 HEADING = "documents    rows hand-overs  lost  repeated  gaps"
 
 
-async def stream_all(entries: list[dict[str, Any]], figures: Figures, **options: Any) -> None:
+async def stream_all(batch: list[dict[str, Any]], figures: Figures, **options: Any) -> None:
     """Subscribe all of these documents on one client until each has crossed, and ask the ledger about each."""
     async with (
         Simulator(token_ttl=TTL, block_interval=BLOCK) as simulator,
@@ -75,7 +76,7 @@ async def stream_all(entries: list[dict[str, Any]], figures: Figures, **options:
         contextlib.AsyncExitStack() as stack,
     ):
         named: dict[Reader, str] = {}
-        for entry in entries:
+        for entry in batch:
             opening = reading(client, entry["document"], entry["variables"])
             try:
                 named[await stack.enter_async_context(opening)] = entry["source"]
@@ -91,14 +92,19 @@ async def stream_all(entries: list[dict[str, Any]], figures: Figures, **options:
         for (reader, name), verdict, holes in zip(named.items(), verdicts, gaps, strict=True):
             assert reader.error is None, (name, reader.error)
             figures.add(name, verdict, holes)
+            shape = shape_of(reader.document)
             for data in reader.data:
-                assert_shaped(data, shape_of(reader.document), name)
+                assert_shaped(data, shape, name)
 
 
-ENTRIES = documented()
-# Of these the service sheds whoever asks without a filter (subscriptions/which-cubes-stream).
-SHED = [entry["source"] for entry in ENTRIES if habit(entry["document"]) == "shed"]
-ASKED = [entry for entry in ENTRIES if habit(entry["document"]) != "shed"]
+@cache
+def entries() -> tuple[list[dict[str, Any]], list[str]]:
+    """What can be asked of the service, and what it would shed the asker for: a cube that needs a filter and has
+    none (subscriptions/which-cubes-stream)."""
+    shed = [entry for entry in documented() if habit(entry["document"]) == "shed"]
+    return [entry for entry in documented() if entry not in shed], [entry["source"] for entry in shed]
+
+
 # They ask for a price below 0.95 and above 1.05.
 ROWLESS = ["docs/stablecoin-APIs/stablecoin-trades-api.md"] * 2
 EMPTY_BRACES = ["docs/start/mempool.md"]
@@ -110,7 +116,8 @@ def test_a_sample_of_the_documents_streams_through_a_handover(subprotocol: str) 
 
     @virtual_time
     async def run() -> None:
-        await stream_all(ASKED[:: len(ASKED) // 20], figures, subprotocol=subprotocol)
+        asked, _ = entries()
+        await stream_all(asked[:: len(asked) // 20], figures, subprotocol=subprotocol)
 
     run()
     assert figures.documents >= 20
@@ -125,13 +132,14 @@ async def test_all_documents_stream_through_a_handover(
     subprotocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = Figures()
+    asked, shed = entries()
     with capsys.disabled():
         print(f"\n{subprotocol}, {AT_ONCE} at a time, so far:\n{HEADING}")
-        for start in range(0, len(ASKED), AT_ONCE):
-            await stream_all(ASKED[start : start + AT_ONCE], figures, subprotocol=subprotocol)
+        for start in range(0, len(asked), AT_ONCE):
+            await stream_all(asked[start : start + AT_ONCE], figures, subprotocol=subprotocol)
             print(figures.line)
-        print(f"no syntax: {figures.unparsed}; shed unasked: {SHED}; no row can pass: {figures.rowless}")
-    assert figures.documents + len(figures.unparsed) + len(SHED) == len(ENTRIES)
+        print(f"no syntax: {figures.unparsed}; shed unasked: {shed}; no row can pass: {figures.rowless}")
+    assert figures.documents + len(figures.unparsed) + len(shed) == len(documented())
     assert figures.lost == figures.repeated == []
     assert figures.unparsed == EMPTY_BRACES
     assert figures.rowless == ROWLESS

@@ -61,8 +61,9 @@ def test_every_documented_subscription_is_sent_rows_soon(played: Played) -> None
 
 def test_what_is_sent_has_the_document_s_own_shape(played: Played) -> None:
     for entry, data in zip(played.entries, played.data, strict=True):
+        shape = shape_of(entry["document"])
         for one in data:
-            assert_shaped(one, shape_of(entry["document"]), entry["source"])
+            assert_shaped(one, shape, entry["source"])
             assert msgspec.json.decode(msgspec.json.encode(one)) == one
 
 
