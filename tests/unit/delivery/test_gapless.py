@@ -133,6 +133,11 @@ def test_each_row_comes_once_and_in_order_or_the_hole_is_named(start: int) -> No
     assert any(world.stream.merged and not world.stream.gaps for world in worlds)
 
 
+@pytest.mark.parametrize("seed", [802, 1603, 2512, 3659, 4100, 4263, 5318])
+def test_schedules_that_once_broke_the_promise_keep_it(seed: int) -> None:
+    run(seed)
+
+
 @pytest.mark.parametrize("kinds", [1, 3, 50, 10**9])
 def test_a_stream_that_crosses_only_when_it_may_is_exact_and_names_no_gap(kinds: int) -> None:
     for seed in range(8):

@@ -361,6 +361,15 @@ def test_a_cube_that_is_quiet_beside_a_busy_one_is_proven_a_grace_after_the_new_
     assert story.gaps == []
 
 
+def test_a_cube_whose_first_rows_are_not_placed_yet_keeps_the_old_link() -> None:
+    many = [f"row {number}" for number in range(12)]
+    story = Story().join(1).bring(1, A=["a"], B=["b"]).at(10).join(2)
+    story.bring(1, A=list(many)).bring(2, A=list(many)).at(15).bring(1, A=["x"]).bring(2, A=["x"])
+    assert story.crossed(2)
+    assert not story.bring(1, B=["late"]).crossed(2)
+    assert not story.bring(2, B=["late"]).crossed(2)
+
+
 @pytest.mark.parametrize("late", [[], ["late"]])
 def test_a_cube_that_is_quiet_beside_a_busy_one_is_named_when_the_crossing_comes_sooner(
     late: list[object],
