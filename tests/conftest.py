@@ -13,6 +13,7 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from bqstream.simulator import Simulator
 
+pytest_plugins = ["tests.secrecy"]
 SEED = int(os.environ.get("BQSTREAM_TEST_SEED") or random.SystemRandom().randrange(2**32))
 CI = os.environ.get("CI") == "true"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)

@@ -27,6 +27,7 @@ async def test_tcp_keep_alive_is_on_and_small_frames_do_not_wait() -> None:
         await connection.close(timeout=10)
 
 
+@pytest.mark.log_levels
 @pytest.mark.parametrize(("level", "debug"), [(logging.INFO, False), (logging.DEBUG, True)])
 async def test_the_library_formats_frames_only_where_debug_is_on(
     caplog: pytest.LogCaptureFixture, level: int, debug: bool
