@@ -337,8 +337,8 @@ class Client:
             on_parked=parked,
             on_ready=ready,
             on_room=lambda: session.has_room(operation),
-            # A link whose reading a full buffer stops lags behind the other by as much.
-            lag=self._timeouts.grace + self._timeouts.block,
+            lag=self._timeouts.grace,
+            pause=self._timeouts.block,
             cubes=cubes,
         )
         operation: Operation = Operation(key, request, stream)

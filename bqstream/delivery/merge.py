@@ -36,7 +36,8 @@ class Merge:
     neither decoded nor copied. ``merged`` counts rows that came on two sources and were delivered once. ``started``
     is when the subscription began, ``hold`` how many bytes of a new source may wait until it is known where its
     rows stand. ``lag`` is by how many seconds one source's rows may come later than another's: a hand-over in a
-    hurry (``joined``) is told a shorter grace, by which it crosses, but by which no row is given up.
+    hurry (``joined``) is told a shorter grace, by which it crosses, but by which time proves nothing. ``pause`` is how
+    much later still they come where a slow reader stopped a link: no row is given up before.
     """
 
     def __init__(
@@ -48,12 +49,14 @@ class Merge:
         started: float,
         hold: int = 32 * MEBIBYTE,
         lag: float = 0.0,
+        pause: float = 0.0,
     ) -> None:
         self._out = deliver
         self._gaps = gaps
         self._history = history
         self._hold = hold
         self._lag = lag
+        self._pause = pause
         self._grace = 0.0
         self._last = started
         self._live: dict[int, Source] = {}
@@ -170,7 +173,7 @@ class Merge:
         unsure = False
         for src in self._live.values():
             for other, owed in src.owed.items():
-                owed.forget_before(at - self._lag)
+                owed.forget_before(at - self._lag - self._pause)
                 unsure = unsure or (key in (None, other) and bool(owed.rows) and not owed.sure)
         return unsure
 
@@ -191,7 +194,7 @@ class Merge:
     def _is_new(self, src: Source, key: str, row: Fingerprint, at: float) -> bool:
         owed = src.owed.get(key)
         if owed is not None:
-            owed.forget_before(at - self._lag)
+            owed.forget_before(at - self._lag - self._pause)
             settled = owed.settle(row)
             if settled is None:
                 self._disagree(key, DISAGREED, since=owed.rows[0][1])
@@ -239,7 +242,7 @@ class Merge:
             self._pass(seam.new, *released)
         if seam.old is None and seam.live is not None and not seam.aligning:
             for key, owed in list(seam.new.owed.items()):
-                owed.forget_before(now - self._lag)
+                owed.forget_before(now - self._lag - self._pause)
                 if not owed.rows:
                     del seam.new.owed[key]
             if not seam.new.owed:
@@ -270,7 +273,9 @@ class Merge:
                     seam.timed[key] = now
                 seam.place(key, start=places[0], in_order=True, sure=True)
                 return
-        if overdue and places == []:
+        new_until, old_until = new_until - self._pause, old_until - self._pause
+        places = alignment.places(old_until, new_until)
+        if places == [] and alignment.overdue(old_until):
             self._disagree(key, DISAGREED)
         elif forced:
             place = alignment.guess(places, *alignment.window(old_until, new_until))

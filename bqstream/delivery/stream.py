@@ -27,6 +27,7 @@ class Stream:
         cubes: the response keys of the document's cubes, which each message is told.
         history_seconds: for how long what was delivered is kept to compare with, in as many bytes as may wait.
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
+        pause: how long a full buffer may stop a source, in seconds.
 
     Every callable is called from inside the method that caused it, must be quick and must not raise.
     """
@@ -43,6 +44,7 @@ class Stream:
         cubes: tuple[str, ...] = (),
         history_seconds: float = 60.0,
         lag: float = 0.0,
+        pause: float = 0.0,
     ) -> None:
         self.cubes = cubes
         self._clock = clock
@@ -54,7 +56,7 @@ class Stream:
         self._gaps = Gaps(clock, on_gap)
         history = History(seconds=history_seconds, size=buffer.bytes)
         self._last_in = clock.monotonic()
-        self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in, lag=lag)
+        self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in, lag=lag, pause=pause)
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
         self._error: Exception | None = None
