@@ -18,13 +18,14 @@ import pytest
 from bqstream import Client, ClientCredentials, StaticToken, Token
 from bqstream.endpoints import Endpoint, Placement, place_token
 from bqstream.errors import ConnectionGivenUp, TokenRefused
-from bqstream.events import Refused, moment
+from bqstream.events import Connected, HandedOver, Refused, moment
 from bqstream.query import Queries
 from bqstream.simulator import Simulator
-from tests.integration.harness import client_for
+from tests.integration.harness import Events, client_for, reading, until
 from tests.secrecy import Watch
+from tests.virtual_time import virtual_time
 
-pytestmark = [pytest.mark.shows_secrets, pytest.mark.asyncio]
+pytestmark = pytest.mark.shows_secrets
 pytest_plugins = ["pytester"]
 TOKEN = 'ory_at_9fK2+vQ7/xLm0Zt"c4Wb=='
 CLIENT, SECRET = "app: 17", "pZ8!wn3Ry%Tq5:uJ1"
@@ -55,7 +56,7 @@ SHOWN: dict[str, str] = {
 
 
 @pytest.mark.parametrize("how", SHOWN)
-async def test_a_secret_is_found_however_it_is_written(watch: Watch, how: str) -> None:
+def test_a_secret_is_found_however_it_is_written(watch: Watch, how: str) -> None:
     watch.text("somewhere", f"something said {SHOWN[how]}")
     assert len(watch.leaks()) == 1
 
@@ -71,7 +72,7 @@ async def test_a_secret_is_found_however_it_is_written(watch: Watch, how: str) -
         base64.b64encode(CLIENT.encode()).decode(),
     ],
 )
-async def test_what_shows_no_secret_is_let_pass(watch: Watch, text: str) -> None:
+def test_what_shows_no_secret_is_let_pass(watch: Watch, text: str) -> None:
     watch.text("somewhere", text)
     assert watch.leaks() == []
 
@@ -153,19 +154,20 @@ class _Lone(str):
         a_foreign_exception_out_of_bqstream,
     ],
 )
-async def test_a_planted_leak_is_found(watch: Watch, leak: Callable[[], None]) -> None:
+def test_a_planted_leak_is_found(watch: Watch, leak: Callable[[], None]) -> None:
     leak()
     gc.collect()
     assert watch.leaks()
 
 
-async def test_a_repr_that_shows_a_secret_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repr_that_shows_a_secret_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Placement, "__repr__", lambda self: f"<Placement {self.url}>")
     with Watch() as watch:
         place_token(Endpoint.parse("eu"), TOKEN, ("query",))
         assert [leak.partition(":")[0] for leak in watch.leaks()] == ["the repr of a Placement"]
 
 
+@pytest.mark.asyncio
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 async def test_what_a_child_process_prints_is_searched(watch: Watch, stream: str) -> None:
     code = f"import sys; f = sys.{stream}; f.write({TOKEN[:12]!r}); f.flush(); f.write({TOKEN[12:]!r})"
@@ -176,6 +178,7 @@ async def test_what_a_child_process_prints_is_searched(watch: Watch, stream: str
     assert len(watch.leaks()) == 1
 
 
+@pytest.mark.asyncio
 async def test_a_clients_life_is_looked_at_and_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Simulator(block_interval=0.02) as simulator:
         with Watch() as watch:
@@ -201,14 +204,40 @@ async def test_a_clients_life_is_looked_at_and_shows_nothing(monkeypatch: pytest
             assert len(watch.leaks()) == 1
 
 
+@pytest.mark.parametrize("subprotocol", ["graphql-transport-ws", "graphql-ws"])
+@virtual_time
+async def test_handovers_and_refusals_show_nothing_even_with_asyncio_in_debug_mode(subprotocol: str) -> None:
+    """In debug mode asyncio logs the ``repr`` of whatever it runs for longer than it should; here, of everything."""
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = -1
+    options = {"subprotocol": subprotocol, "token_in": ("header", "query", "init")}
+    seen = Events()
+    async with Simulator(block_interval=0.1, token_ttl=4) as simulator:
+        with Watch() as watch:
+            async with client_for(simulator, on_event=seen.append, **options) as client, reading(client):
+                await until(lambda: len(seen.of(HandedOver)) == 1)
+                simulator.faults.revoke()
+                simulator.faults.refuse_acks(1, "connection_error")
+                simulator.faults.close(4401, "Unauthorized")
+                await until(lambda: len(seen.of(Connected)) == 3)
+                simulator.faults.refuse_dials(1, 401, body="Unauthorized")
+                simulator.faults.errors("Unauthorized")
+                simulator.faults.abort()
+                await until(lambda: len(seen.of(Connected)) == 4)
+            assert len([text for origin, text in watch._texts if text.startswith("Executing <")]) > 100
+            assert watch.secrets >= 4
+            assert watch.leaks() == []
+
+
 @pytest.mark.parametrize("ours", [StaticToken(TOKEN), ClientCredentials(CLIENT, SECRET)])
-async def test_the_secrets_of_credentials_are_known(watch: Watch, ours: Any) -> None:
+def test_the_secrets_of_credentials_are_known(watch: Watch, ours: Any) -> None:
     client = Client(ours)
     watch.text("a slip", f"{client!r} {vars(client)!r}")
     assert watch.leaks() == []
 
 
-async def test_the_guilty_test_is_the_one_that_fails(
+def test_the_guilty_test_is_the_one_that_fails(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
