@@ -193,8 +193,10 @@ async def test_error_ends_the_slow_subscription_alone_after_what_it_held() -> No
 
 # ---------------------------------------------------------------------- bytes, measured
 
-# What a subscription may hold beside its buffer: the ring of what was delivered, for hand-overs (as many bytes again), what was on its way when its link was asked to stop (1 MiB), and the frame in hand, which exists as
-# received bytes, joined bytes, text, bytes again and payload. The rest is a client, its link and Python itself.
+# What a subscription may hold beside its buffer: the ring of what was delivered, for hand-overs (as many
+# bytes again), what was on its way when its link was asked to stop (1 MiB), and the frame in hand, which
+# exists as received bytes, joined bytes, text, bytes again and payload. The rest is a client, its link and
+# Python itself.
 OVERRUN = MEBIBYTE
 COPIES = 6
 REST = 3 * MEBIBYTE
