@@ -100,9 +100,12 @@ async def _some(rows: AsyncIterator[Any], count: int) -> AsyncIterator[Any]:
     "step", [pytest.param(1, id="every await", marks=pytest.mark.soak), pytest.param(8, id="every eighth")]
 )
 @virtual_time
-async def test_cancelled_at_an_await_it_leaves_nothing(scene: str, whom: Whom, when: When, step: int) -> None:
-    first = random.randint(1, step)
-    subprotocol = random.choice(["graphql-transport-ws", "graphql-ws"])
+async def test_cancelled_at_an_await_it_leaves_nothing(
+    scene: str, whom: Whom, when: When, step: int, seed: int
+) -> None:
+    chance = random.Random(f"{seed} {scene} {whom} {when}")
+    first = chance.randint(1, step)
+    subprotocol = chance.choice(["graphql-transport-ws", "graphql-ws"])
     async with Simulator(token_ttl=0.8, block_interval=0.1, transactions=2, portions=2) as simulator:
         scenes = Scenes(simulator, subprotocol=subprotocol)
         awaits = await cancelled_everywhere(
