@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import product
 from typing import Any
 
 import pytest
@@ -151,7 +150,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "service": {"keepalive": keepalive, **({"token_in": (place,)} if place else {})},
         "lag": lag,
     }
-    for keepalive, place, lag in product((1.0, None), (None, "header", "query"), (True, False))
+    for keepalive, place, lag in (
+        (1.0, None, True),
+        (1.0, None, False),
+        (None, None, True),
+        (None, None, False),
+        (1.0, "header", True),
+        (1.0, "query", True),
+    )
 }
 
 
@@ -196,8 +202,7 @@ def assert_replaced(outcome: Outcome, *, told: bool) -> None:
     assert outcome.expired_open == 0
 
 
-@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
-@pytest.mark.parametrize("lag", [False, True], ids=["no lag", "lag"])
+@pytest.mark.parametrize(("subprotocol", "lag"), list(zip(SUBPROTOCOLS, (True, False), strict=True)))
 @pytest.mark.parametrize("variant", CAPPED)
 def test_where_links_are_replaced_each_row_comes_once_or_its_time_is_named(
     variant: str, lag: bool, subprotocol: str
@@ -255,7 +260,7 @@ def test_a_machine_that_stands_still_repeats_nothing_and_names_what_it_loses(run
     @virtual_time
     async def stream() -> None:
         standing = asyncio.create_task(stand_still())
-        outcome = await streamed(30, lag=True)
+        outcome = await streamed(20, lag=True)
         standing.cancel()
         await asyncio.wait({standing})
         (verdict,) = outcome.verdicts
@@ -287,27 +292,22 @@ def test_a_quiet_subscription_is_handed_over_before_its_token_expires(
     run()
 
 
-@pytest.mark.parametrize("subprotocol", SUBPROTOCOLS)
-@pytest.mark.parametrize("lag", [False, True], ids=["no lag", "lag"])
+@pytest.mark.parametrize(("subprotocol", "lag"), list(zip(SUBPROTOCOLS, (True, False), strict=True)))
 def test_twelve_subscriptions_on_three_links_rotate_one_link_at_a_time(lag: bool, subprotocol: str) -> None:
     documents = tuple(TRANSFERS.replace("Transfers", f"link{n}: Transfers") for n in range(12))
 
     @virtual_time
     async def run() -> None:
-        outcome = await streamed(10, documents=documents, lag=lag, subprotocol=subprotocol, connections=3)
+        outcome = await streamed(6, documents=documents, lag=lag, subprotocol=subprotocol, connections=3)
         assert_exact(outcome)
         assert outcome.named == []
         assert [handover.operations for handover in outcome.handovers] == [4] * len(outcome.handovers)
-        assert len(outcome.handovers) >= 12
+        assert len(outcome.handovers) >= 9
 
     run()
 
 
-SOAKED = {
-    name: options
-    for name, options in VARIANTS.items()
-    if "token in both" in name or name in ("pongs, token in header, lag", "pongs, token in query, lag")
-} | {"a cap that is silent": CAPPED["a cap that is silent"]}
+SOAKED = VARIANTS | {"a cap that is silent": CAPPED["a cap that is silent"]}
 
 
 @pytest.mark.soak
