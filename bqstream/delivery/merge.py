@@ -224,10 +224,10 @@ class Merge:
         if key not in other.owed:
             other.owed[key] = Owed(in_order=key not in seam.doubted, sure=key not in seam.doubted)
         owed = other.owed[key]
-        owed.rows.append((row, at))
+        owed.owe(row, at)
         if len(owed.rows) > MOST_ROWS:
             self._disagree(key, LAGS)
-            owed.rows.popleft()
+            owed.forget_first()
 
     # ------------------------------------------------------------------ places
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Set
 from dataclasses import dataclass, field
 
@@ -17,31 +17,52 @@ class Owed:
 
     ``in_order``: the next one must be the first of them; else they are only counted, each may come any time.
     ``sure``: where the two stand was proven. If not, a row that is not brought within a grace is not waited for.
+    What came before its turn stays in ``rows`` until its turn comes, so that each row costs the same however many
+    are owed.
     """
 
     in_order: bool
     sure: bool
     rows: deque[tuple[Fingerprint, float]] = field(default_factory=deque)
+    _left: Counter[Fingerprint] = field(default_factory=Counter)
+    _early: Counter[Fingerprint] = field(default_factory=Counter)
+
+    def owe(self, row: Fingerprint, at: float) -> None:
+        """``row`` was delivered from the other source at ``at``."""
+        self.rows.append((row, at))
+        self._left[row] += 1
+
+    def forget_first(self) -> None:
+        """The first row is not waited for any more."""
+        _take(self._left, self.rows.popleft()[0])
+        while self.rows and self.rows[0][0] in self._early:
+            _take(self._early, self.rows.popleft()[0])
 
     def forget_before(self, time: float) -> None:
         """Rows that came up to ``time``, a grace ago, are not waited for unless they are sure to come."""
         while not self.sure and self.rows and self.rows[0][1] <= time:
-            self.rows.popleft()
+            self.forget_first()
 
     def settle(self, row: Fingerprint) -> bool | None:
         """Whether ``row`` was owed, and now no longer is; None: another one had to come first."""
         if not self.rows:
             return False
         if self.rows[0][0] == row:
-            self.rows.popleft()
+            self.forget_first()
             return True
         if self.in_order:
             return None
-        for index, (other, _) in enumerate(self.rows):
-            if other == row:
-                del self.rows[index]
-                return True
-        return False
+        if row not in self._left:
+            return False
+        _take(self._left, row)
+        self._early[row] += 1
+        return True
+
+
+def _take(count: Counter[Fingerprint], row: Fingerprint) -> None:
+    count[row] -= 1
+    if not count[row]:
+        del count[row]
 
 
 @dataclass(slots=True)
@@ -120,9 +141,10 @@ class Seam:
         """The new source owes what the log holds from ``start`` on; from now on whichever is ahead delivers."""
         alignment = self.aligning.pop(key)
         self.placed[key] = alignment.new_at[0] if alignment.new else None
-        rows = deque(zip(alignment.log[start:], alignment.log_at[start:], strict=True))
-        if rows:
-            self.new.owed[key] = Owed(in_order, sure, rows)
+        if start < len(alignment.log):
+            owed = self.new.owed[key] = Owed(in_order, sure)
+            for row, at in zip(alignment.log[start:], alignment.log_at[start:], strict=True):
+                owed.owe(row, at)
 
     def was_alive(self, at: float, now: float, grace: float) -> bool:
         """Whether the old source is known to have been alive at ``at``: it was heard of since, or it is still not
