@@ -6,7 +6,7 @@ What cannot be shown is named as a gap. Pure: time is passed in, what comes out 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from ..config import MEBIBYTE
 from ..message import Crossed, GapCause
@@ -37,7 +37,8 @@ class Merge:
     is when the subscription began, ``hold`` how many bytes of a new source may wait until it is known where its
     rows stand. ``lag`` is by how many seconds one source's rows may come later than another's: a hand-over in a
     hurry (``joined``) is told a shorter grace, by which it crosses, but by which time proves nothing. ``pause`` is how
-    much later still they come where a slow reader stopped a link: no row is given up before.
+    much later still they come where a slow reader stopped a link: no row is given up before. ``cubes`` are the response
+    keys that the document asks for: one of which nothing has come yet can lose its rows like any other.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Merge:
         hold: int = 32 * MEBIBYTE,
         lag: float = 0.0,
         pause: float = 0.0,
+        cubes: Iterable[str] = (),
     ) -> None:
         self._out = deliver
         self._gaps = gaps
@@ -64,7 +66,7 @@ class Merge:
         self._open: dict[
             str | None, int
         ] = {}  # gaps, by key, that the next delivery closes; None: of all keys
-        self._keys: set[str] = set()
+        self._keys = set(cubes)
         self._taken_apart: dict[bytes, Rows] = {}
         self.merged = 0
 
@@ -103,7 +105,7 @@ class Merge:
             self._deliver(source, raw, now)
             return
         rows = self._rows(raw)
-        self._keys.update(rows.by_key)
+        self._learn(rows.by_key)
         if src is seam.new:
             seam.hold(rows, now)
         else:
@@ -286,7 +288,13 @@ class Merge:
         """Learn of keys that nothing was brought of since the start on the new source."""
         if not seam.looked_back:
             seam.looked_back = True
-            self._keys |= self._history.keys()
+            self._learn(self._history.keys())
+
+    def _learn(self, keys: Collection[str]) -> None:
+        """These ``keys`` were brought; where data has no cubes, the document's fields are none."""
+        if "" in keys:
+            self._keys.clear()
+        self._keys.update(keys)
 
     def _evidence(self, seam: Seam, key: str, alignment: Alignment, place: int) -> float:
         return alignment.evidence(place, self._history.last(key, RARITY_ROWS, seam.before))

@@ -14,7 +14,7 @@ Fingerprint = bytes
 """16 bytes that are equal for rows that are equal as JSON values, whatever their spacing and order of fields."""
 
 _envelope = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_cubes = msgspec.json.Decoder(dict[str, dict[str, list[msgspec.Raw] | None]])
+_cubes = msgspec.json.Decoder(dict[str, dict[str, list[msgspec.Raw] | None] | None])
 
 
 def fingerprint(row: msgspec.Raw | bytes) -> Fingerprint:
@@ -30,7 +30,7 @@ class Rows:
     """The rows of one payload, by response key, as ``message.cubes_of`` has them.
 
     ``by_key`` holds the fingerprints of each cube's rows, in the payload's order. Data without cubes is one row
-    under the empty key; a payload without data has no key at all.
+    under the empty key; a payload without data, or of errors and only nulls, has no row at all.
     """
 
     __slots__ = ("_cubes", "_fields", "_root", "by_key", "raw")
@@ -61,8 +61,11 @@ class Rows:
             return False
         if len(roots) != 1:
             return False
-        ((self._root, self._cubes),) = roots.items()
-        return any(rows is not None for rows in self._cubes.values())
+        ((self._root, cubes),) = roots.items()
+        self._cubes = cubes or {}
+        # What brings errors and only nulls has no row (message.rows).
+        failed = bytes(self._fields.get("errors", b"null")) not in (b"null", b"[]")
+        return failed or any(rows is not None for rows in self._cubes.values())
 
     @property
     def count(self) -> int:

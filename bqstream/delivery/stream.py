@@ -24,7 +24,7 @@ class Stream:
         on_parked: the reader was too slow and messages are let go (False), or are taken in again (True).
         on_ready: a message can be taken, or the stream has ended.
         on_room: the buffer had been full and is half empty: reading may go on.
-        cubes: the response keys of the document's cubes, which each message is told.
+        cubes: the response keys of the document's cubes, which the merge and each message are told.
         history_seconds: for how long what was delivered is kept to compare with, in as many bytes as may wait.
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
@@ -56,7 +56,9 @@ class Stream:
         self._gaps = Gaps(clock, on_gap)
         history = History(seconds=history_seconds, size=buffer.bytes)
         self._last_in = clock.monotonic()
-        self._merge = Merge(self._deliver, self._gaps, history, started=self._last_in, lag=lag, pause=pause)
+        self._merge = Merge(
+            self._deliver, self._gaps, history, started=self._last_in, lag=lag, pause=pause, cubes=cubes
+        )
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
         self._error: Exception | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from bqstream.delivery.history import History
 from bqstream.delivery.rows import Rows, fingerprint
 
@@ -45,6 +47,13 @@ def test_the_cubes_of_the_last_payloads_are_known() -> None:
     for _ in range(8):
         history.add(payload(A=[1], B=[]), 0.0)
     assert history.keys() == {"A", "B"}
+
+
+@pytest.mark.parametrize("root", ["null", '{"A":null}', '{"A":null,"B":null}'])
+def test_errors_beside_only_nulls_are_no_row(root: str) -> None:
+    data = f'{{"data":{{"EVM":{root}}},"errors":'
+    assert Rows(f'{data}[{{"message":"out"}}]}}'.encode()).count == 0
+    assert Rows(f"{data}[]}}".encode()).count == 1
 
 
 def test_a_cube_that_is_null_beside_another_has_no_rows() -> None:

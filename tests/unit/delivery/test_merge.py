@@ -24,14 +24,14 @@ def message(*rows: object, **cubes: list[object]) -> bytes:
 class Story:
     """One merge, its time, and what came out of it."""
 
-    def __init__(self, hold: int = 10**6) -> None:
+    def __init__(self, hold: int = 10**6, cubes: tuple[str, ...] = ()) -> None:
         self.now = 0.0
         self.out: list[bytes] = []
         self.sources: list[int] = []
         clock = Clock(monotonic=lambda: self.now, wall=lambda: self.now)
         self.told: list[Gap] = []
         self.ledger = Gaps(clock, self.told.append)
-        self.merge = Merge(self._deliver, self.ledger, History(), started=0.0, hold=hold)
+        self.merge = Merge(self._deliver, self.ledger, History(), started=0.0, hold=hold, cubes=cubes)
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
         self.out.append(raw)
@@ -379,6 +379,25 @@ def test_a_cube_that_is_quiet_beside_a_busy_one_is_named_when_the_crossing_comes
     story.bring(1, A=list(many), B=late).bring(2, A=list(many))
     assert not story.merge.cross(2, 12.0).proven
     assert [gap.cubes for gap in story.ledger.all()] == [("B",)]
+
+
+def test_a_cube_of_which_nothing_has_come_yet_is_named_when_the_old_source_goes_too_soon() -> None:
+    many = [f"row {number}" for number in range(12)]
+    story = Story(cubes=("A", "B")).join(1).bring(1, A=["a"]).at(10).join(2)
+    story.bring(1, A=list(many)).bring(2, A=list(many))
+    assert not story.at(14.9).bring(1, A=["more"]).bring(2, A=["more"]).crossed(2)
+    story.lose(1)
+    assert [gap.cubes for gap in story.ledger.all()] == [("B",)]
+
+
+def test_fields_of_data_that_has_no_cubes_are_not_waited_for() -> None:
+    story = Story(cubes=("number", "hash")).join(1).at(10).join(2)
+    for number in range(12):
+        raw = json.dumps({"data": {"block": {"number": number, "hash": f"{number:x}"}}}).encode()
+        story.merge.payload(1, raw, 10.0)
+        story.merge.payload(2, raw, 10.0)
+    assert story.at(12.5).crossed(2)
+    assert story.merge.cross(2, 12.5).proven
 
 
 # ---------------------------------------------------------------------- losing a source
