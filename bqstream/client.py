@@ -109,6 +109,7 @@ class Client:
                 raise UsageError(f"{name} takes a {kind.__name__}, not {type(value).__name__}")
         if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
             raise UsageError("on_event takes a plain function, since nobody would await what another returns")
+        _check_proxy(proxy)
         self._endpoint = Endpoint.parse(
             endpoint or os.environ.get("BITQUERY_ENDPOINT") or "eu", allow_plaintext=allow_plaintext
         )
@@ -167,6 +168,8 @@ class Client:
 
     async def aclose(self) -> None:
         """Unsubscribe everything, close the links politely within ``timeouts.close``, and end the background task.
+
+        What already waits in a subscription that was not closed itself can still be read.
 
         Idempotent. Cancelling drops the links instead of closing them, and still leaves nothing behind.
         """
@@ -443,6 +446,12 @@ def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise UsageError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}")
+
+
+def _check_proxy(proxy: object) -> None:
+    """The text of an error must not show a proxy's URL, which may hold its password."""
+    if not (proxy is None or isinstance(proxy, bool) or (isinstance(proxy, str) and "://" in proxy)):
+        raise UsageError("proxy is True, None, or a URL such as http://proxy.example:3128")
 
 
 def _whole(name: str, value: object) -> None:

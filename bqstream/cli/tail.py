@@ -97,6 +97,7 @@ async def _tail(
     render: Render,
 ) -> int:
     parsed = Document.parse(text, operation)
+    parsed.require("subscription")  # before a token is fetched for nothing
     variables = _variables(parsed, given, file)
     if token_url:
         # Credentials are read from the environment and nowhere else; this option is a part of them.

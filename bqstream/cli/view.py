@@ -115,7 +115,8 @@ class LiveView:
 
     def _documents(self, moment: Moment) -> Table:
         table = Table(
-            title=f"bqstream demo, {moment.seconds:.0f} of {moment.total:.0f} s", title_justify="left"
+            title=f"bqstream demo, {min(moment.seconds, moment.total):.0f} of {moment.total:.0f} s",
+            title_justify="left",
         )
         table.add_column("subscription", min_width=24)
         table.add_column("rows", justify="right", min_width=10)

@@ -49,6 +49,8 @@ class StaticToken:
     value: str = field(repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.value, str):
+            raise UsageError(f"a token is a string, not {type(self.value).__name__}")
         if "://" in self.value or "bitquery.io" in self.value or self.value.strip().lower() in REGIONS:
             raise UsageError(
                 "this is an address, not a token: give it as endpoint=, and credentials beside it"
@@ -80,6 +82,8 @@ class ClientCredentials:
     def __post_init__(self) -> None:
         if not self.client_id or not self.client_secret:
             raise UsageError("ClientCredentials: client_id and client_secret must both be given")
+        if not isinstance(self.client_id, str) or not isinstance(self.client_secret, str):
+            raise UsageError("ClientCredentials: client_id and client_secret are strings")
         if self.auth not in ("basic", "form"):
             raise UsageError(f'ClientCredentials(auth={self.auth!r}): give "basic" or "form"')
         if self.token_url is not None:

@@ -19,13 +19,20 @@ class Token:
     expires_in: float | None = None
 
     def __post_init__(self) -> None:
+        # Environment variables and vaults give None where they hold nothing, whatever the annotation says.
+        if not isinstance(self.value, str):
+            raise UsageError(f"a token is a string, not {type(self.value).__name__}")
         if (
             not self.value
             or not self.value.isascii()
             or any(c.isspace() or not c.isprintable() for c in self.value)
         ):
-            raise UsageError("a token must be a non-empty string of visible ASCII characters")
-        if self.expires_in is not None and not self.expires_in > 0:
+            raise UsageError(
+                "a token must be a non-empty string of visible ASCII characters: no white space around it, "
+                "and no word such as Bearer before it"
+            )
+        lifetime: object = self.expires_in
+        if lifetime is not None and not (isinstance(lifetime, int | float) and lifetime > 0):
             raise UsageError(
                 f"a token's expires_in must be a positive number of seconds, not {self.expires_in!r}"
             )

@@ -28,7 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def bqstream_simulator(request: pytest.FixtureRequest) -> Iterator[SimulatorThread]:
-    """A running simulator of the service, in a thread of its own."""
+    """A running simulator of the service, in a thread of its own, one for each test.
+
+    It has endpoint, token_url, client_id, client_secret, token(), faults and ledger. Its options are the marker's:
+    @pytest.mark.bqstream_simulator(token_ttl=5, block_interval=0.1).
+    """
     from .threads import SimulatorThread
 
     options: dict[str, Any] = {}

@@ -7,7 +7,7 @@ import gc
 import random
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
@@ -79,6 +79,15 @@ async def test_two_hundred_cancelled_reads_lose_and_repeat_no_row() -> None:
         assert verdict.emitted > 200
 
 
+@pytest.fixture
+def sigint_heeded() -> Iterator[None]:
+    """A shell starts what it puts into the background with SIGINT ignored; Python and asyncio then leave it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint_heeded")
 def test_ctrl_c_in_a_read_leaves_client_and_stream_as_they_were() -> None:
     """As in a notebook: the cell is interrupted, the loop goes on, and so does the next cell."""
     with SimulatorThread(block_interval=0.05) as simulator, asyncio.Runner() as runner:

@@ -54,6 +54,13 @@ def service_of(client: Client) -> Service:
     return service
 
 
+@pytest.mark.parametrize("proxy", ["user:a-secret@proxy.test:3128", 3])
+def test_a_proxy_that_is_no_url_is_an_error_that_does_not_show_it(proxy: Any) -> None:
+    with pytest.raises(UsageError, match="proxy is True") as caught:
+        Client("a-token-of-the-test", proxy=proxy)
+    assert "a-secret" not in str(caught.value)
+
+
 @virtual_time
 async def test_a_subscribe_that_waits_ends_with_an_error_when_the_client_is_closed() -> None:
     client = await client_of(mute).open()

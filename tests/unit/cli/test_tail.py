@@ -38,6 +38,7 @@ def test_wrong_usage_or_a_wrong_document_ends_with_2_before_any_connection(
     end = CliRunner().invoke(app, ["tail", *arguments], env=env)
     assert (end.exit_code, end.stdout) == (2, "")
     assert says in end.stderr
+    assert "token refreshed" not in end.stderr
 
 
 def test_missing_credentials_end_with_3_and_say_what_to_set() -> None:

@@ -92,6 +92,20 @@ def test_text_that_can_be_no_token_is_an_error_that_does_not_show_it(value: str)
     assert not value or value not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: StaticToken(None),  # type: ignore[arg-type]
+        lambda: Token(3),  # type: ignore[arg-type]
+        lambda: Token("x", expires_in="3600"),  # type: ignore[arg-type]
+        lambda: ClientCredentials(3, 4),  # type: ignore[arg-type]
+    ],
+)
+def test_values_of_another_kind_are_usage_errors(make: Callable[[], object]) -> None:
+    with pytest.raises(UsageError, match=r"string|number of seconds"):
+        make()
+
+
 @pytest.mark.asyncio
 async def test_client_credentials_go_by_basic_authorization_form_encoded_first() -> None:
     async with token_server(GRANTED) as server:
