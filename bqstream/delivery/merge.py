@@ -124,7 +124,7 @@ class Merge:
             # Quiet on both is no proof, but all that there is to wait for.
             return seam.heard is None and beaten is not None and now >= beaten + self._grace
         self._look_back(seam)
-        return seam.agreed(now, self._grace, self._keys)
+        return seam.agreed(now, self._grace, self._lag, self._keys)
 
     def cross(self, source: int, now: float) -> Crossed:
         """The older source goes now, proven or not."""
@@ -255,7 +255,7 @@ class Merge:
         old_until = (now if seam.gone is None else seam.gone) - self._lag
         if not alignment.new:
             last = alignment.forget_before(new_until)
-            if last is not None and seam.live is not None and last > seam.live + self._grace:
+            if last is not None and seam.live is not None and last > seam.live + self._lag:
                 self._disagree(key, "the new link does not bring this cube's rows")
             elif seam.named and not alignment.log:
                 seam.place(key, in_order=True, sure=True)
@@ -324,10 +324,7 @@ class Merge:
         self._advance(now)
         del self._live[old.number]
         seam.old, seam.gone = None, now
-        for key in seam.unconfirmed(now, self._grace):
-            self._doubt(seam, key)
-            if key in seam.new.owed:
-                seam.new.owed[key].sure = False
+        self._doubt_time(seam, seam.new, now)
         silent = seam.live is None
         if silent:
             self._name_silence(seam)
@@ -338,6 +335,13 @@ class Merge:
         self._advance(now)
         seam.named = True
         return Crossed(not silent and not seam.gaps, self.merged - seam.merged)
+
+    def _doubt_time(self, seam: Seam, left: Source, now: float) -> None:
+        """Where time was taken for proof, it is none if the old source may have been dead; ``left`` is read on."""
+        for key in seam.unconfirmed(now, self._lag):
+            self._doubt(seam, key)
+            if key in left.owed:
+                left.owed[key].sure = False
 
     def _name_silence(self, seam: Seam) -> None:
         """Nothing came on the new source: a gap of all keys, unless one is open that began before."""
@@ -354,13 +358,14 @@ class Merge:
     def _name_unknown(self, seam: Seam, key: str, now: float) -> None:
         """A key of which nothing came on the new source, while others of the same operation did."""
         alignment = seam.aligning.get(key) or Alignment()
-        if not alignment.new and (alignment.log or not seam.quiet_is_proof(now, self._grace)):
+        if not alignment.new and (alignment.log or not seam.quiet_is_proof(now, self._lag)):
             self._doubt(seam, key, SILENT if seam.cause == "handover" else "")
 
     def _forget_new(self, seam: Seam, now: float) -> None:
         """The new source goes before the old one, which still owes what the new one was ahead with."""
         del self._live[seam.new.number]
         (old,) = self._live.values()
+        self._doubt_time(seam, old, now)
         old_only = Seam(None, old, seam.joined, seam.before, seam.merged, gone=now, live=now, named=True)
         old_only.gaps, old_only.doubted, old_only.placed = seam.gaps, seam.doubted, seam.placed
         self._seam = old_only

@@ -146,38 +146,36 @@ class Seam:
             for row, at in zip(alignment.log[start:], alignment.log_at[start:], strict=True):
                 owed.owe(row, at)
 
-    def was_alive(self, at: float, now: float, grace: float) -> bool:
+    def was_alive(self, at: float, now: float, lag: float) -> bool:
         """Whether the old source is known to have been alive at ``at``: it was heard of since, or it is still not
-        lost when a link that shows no sign of life would be (``timeouts.idle``, taken as two graces)."""
+        lost when a link that shows no sign of life would be (``timeouts.idle``, taken as twice the lag)."""
         if self.heard is not None and self.heard >= at:
             return True
-        return self.cause == "handover" and now >= at + 2 * grace
+        return self.cause == "handover" and now >= at + 2 * lag
 
-    def unconfirmed(self, now: float, grace: float) -> list[str]:
+    def unconfirmed(self, now: float, lag: float) -> list[str]:
         """Keys of which it is not known yet that the old source was alive when time was taken for proof."""
-        return [key for key, at in self.timed.items() if not self.was_alive(at, now, grace)]
+        return [key for key, at in self.timed.items() if not self.was_alive(at, now, lag)]
 
-    def quiet_is_proof(self, now: float, grace: float) -> bool:
+    def quiet_is_proof(self, now: float, lag: float) -> bool:
         """Whether a key is whole of which nothing came while others of the same operation did.
 
-        What was published before the new source was live comes on the old one within a grace, if that is alive to
+        What was published before the new source was live comes on the old one within ``lag``, if that is alive to
         bring it; what was published later would have come on both.
         """
-        return self.live is not None and self.was_alive(self.live + grace, now, grace)
+        return self.live is not None and self.was_alive(self.live + lag, now, lag)
 
-    def agreed(self, now: float, grace: float, keys: Set[str]) -> bool:
+    def agreed(self, now: float, grace: float, lag: float, keys: Set[str]) -> bool:
         """Whether each of the operation's ``keys`` is known to be whole on the new source alone.
 
         Half a grace without a word against it is long enough for another order to show, and short enough to leave
-        time for the next key.
+        time for the next key. A ``grace`` in a hurry may be shorter than what time needs for proof, the ``lag``.
         """
         if self.old is None or self.live is None or self.doubted or self.held:
             return False
         if any(alignment.log or alignment.new for alignment in self.aligning.values()):
             return False
-        if self.unconfirmed(now, grace) or not (
-            keys <= self.placed.keys() or self.quiet_is_proof(now, grace)
-        ):
+        if self.unconfirmed(now, lag) or not (keys <= self.placed.keys() or self.quiet_is_proof(now, lag)):
             return False
         begun = [self.live, *(first for first in self.placed.values() if first is not None)]
         return max(begun) <= now - grace / 2 and all(

@@ -24,14 +24,16 @@ def message(*rows: object, **cubes: list[object]) -> bytes:
 class Story:
     """One merge, its time, and what came out of it."""
 
-    def __init__(self, hold: int = 10**6, cubes: tuple[str, ...] = ()) -> None:
+    def __init__(self, hold: int = 10**6, cubes: tuple[str, ...] = (), lag: float = 0.0) -> None:
         self.now = 0.0
         self.out: list[bytes] = []
         self.sources: list[int] = []
         clock = Clock(monotonic=lambda: self.now, wall=lambda: self.now)
         self.told: list[Gap] = []
         self.ledger = Gaps(clock, self.told.append)
-        self.merge = Merge(self._deliver, self.ledger, History(), started=0.0, hold=hold, cubes=cubes)
+        self.merge = Merge(
+            self._deliver, self.ledger, History(), started=0.0, hold=hold, lag=lag, cubes=cubes
+        )
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
         self.out.append(raw)
@@ -41,8 +43,8 @@ class Story:
         self.now = now
         return self
 
-    def join(self, source: int) -> Story:
-        self.merge.joined(source, self.now, GRACE)
+    def join(self, source: int, grace: float = GRACE) -> Story:
+        self.merge.joined(source, self.now, grace)
         return self
 
     def bring(self, source: int, *rows: object, **cubes: list[object]) -> Story:
@@ -390,6 +392,16 @@ def test_a_cube_of_which_nothing_has_come_yet_is_named_when_the_old_source_goes_
     assert [gap.cubes for gap in story.ledger.all()] == [("B",)]
 
 
+@pytest.mark.parametrize("cubes", [("A",), ("A", "B")])
+def test_a_hand_over_in_a_hurry_takes_no_quiet_shorter_than_the_lag_for_proof(cubes: tuple[str, ...]) -> None:
+    many = [f"row {number}" for number in range(12)] if "B" in cubes else []
+    story = Story(cubes=cubes, lag=GRACE).join(1).bring(1, A=["a"]).at(10).join(2, grace=0.3)
+    story.bring(1, A=list(many)).bring(2, A=list(many)).at(11).bring(1, A=[]).bring(2, A=[])
+    assert not story.crossed(2)
+    assert not story.merge.cross(2, 11.0).proven
+    assert [gap.cubes for gap in story.ledger.all()] == [cubes[-1:]]
+
+
 def test_fields_of_data_that_has_no_cubes_are_not_waited_for() -> None:
     story = Story(cubes=("number", "hash")).join(1).at(10).join(2)
     for number in range(12):
@@ -446,6 +458,16 @@ def test_time_proves_nothing_if_the_old_source_had_long_been_silent_when_it_was_
     assert story.crosses_in_time(2)
     story.lose(1)
     assert [cause for cause, _, _ in story.gaps] == ["lost"]
+
+
+def test_time_proves_nothing_if_the_new_source_is_lost_before_the_old_one_is_heard_of_again() -> None:
+    silent, heard = (
+        Story().join(1).bring(1, "x").at(10).join(2).bring(1, "x").bring(2, "x") for _ in range(2)
+    )
+    silent.at(15).bring(2, "x").lose(2)
+    assert [gap.cubes for gap in silent.ledger.all()] == [("Trades",)]
+    heard.at(15).bring(2, "x").bring(1, "x").lose(2)
+    assert heard.gaps == []
 
 
 def test_the_only_source_that_is_lost_opens_a_gap_that_the_next_ones_first_payload_closes() -> None:
