@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.secrecy"]
 SEED = int(os.environ.get("BQSTREAM_TEST_SEED") or random.SystemRandom().randrange(2**32))
+os.environ["BQSTREAM_TEST_SEED"] = str(SEED)  # the processes of pytest-xdist share it
 CI = os.environ.get("CI") == "true"
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 

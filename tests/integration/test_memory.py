@@ -274,7 +274,7 @@ async def peak_of_a_slow_reader(overflow: Overflow, *, buffer_bytes: int, total:
 @pytest.mark.parametrize("overflow", ["block", "drop_oldest", "error"])
 @pytest.mark.asyncio
 async def test_the_memory_of_a_slow_reader_stays_within_its_buffers_bound(overflow: Overflow) -> None:
-    await peak_of_a_slow_reader(overflow, buffer_bytes=4 * MEBIBYTE, total=64 * MEBIBYTE)
+    await peak_of_a_slow_reader(overflow, buffer_bytes=4 * MEBIBYTE, total=24 * MEBIBYTE)
 
 
 @pytest.mark.soak

@@ -140,6 +140,7 @@ async def handed_over(
             reader.task.cancel()
 
 
+@pytest.mark.soak
 @virtual_time
 async def test_two_thousand_subscriptions_on_one_link_are_all_handed_over() -> None:
     await handed_over(SUBSCRIPTIONS)
