@@ -312,6 +312,16 @@ class Secrecy:
     def pytest_warning_recorded(self, warning_message: warnings.WarningMessage) -> None:
         self.watch.text("a warning", str(warning_message.message))
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if (output := getattr(session.config, "workeroutput", None)) is not None:  # a process of pytest-xdist
+            output["secrecy"] = (self.watch.secrets, dict(self.watch.searched))
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        secrets, searched = getattr(node, "workeroutput", {}).get("secrecy", (0, {}))
+        self.watch.secrets += secrets
+        self.watch.searched.update(searched)
+
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         searched, kinds = self.watch.searched, dict[str, list[int]]()
         for origin, count in searched.items():
