@@ -71,6 +71,7 @@ class Source:
 
     number: int
     owed: dict[str, Owed] = field(default_factory=dict)
+    heard: float | None = None  # when its last payload came
 
     def keeps_up(self, since: float) -> bool:
         """Whether it has brought all that the other one had brought up to ``since``."""
@@ -89,7 +90,7 @@ class Seam:
     old: Source | None
     new: Source
     joined: float
-    before: float  # when the last message before the start came in
+    before: float  # when the old source's last message before the start came in
     merged: int  # the merge's count of rows at the start
     gone: float | None = None  # when the old source went
     cause: GapCause = "handover"
@@ -169,7 +170,8 @@ class Seam:
         """Whether each of the operation's ``keys`` is known to be whole on the new source alone.
 
         Half a grace without a word against it is long enough for another order to show, and short enough to leave
-        time for the next key. A ``grace`` in a hurry may be shorter than what time needs for proof, the ``lag``.
+        time for the next key. A ``grace`` in a hurry may be shorter than what time needs for proof, the ``lag``: then
+        an eighth must do, since what this hand-over takes the next one lacks.
         """
         if self.old is None or self.live is None or self.doubted or self.held:
             return False
@@ -178,6 +180,6 @@ class Seam:
         if self.unconfirmed(now, lag) or not (keys <= self.placed.keys() or self.quiet_is_proof(now, lag)):
             return False
         begun = [self.live, *(first for first in self.placed.values() if first is not None)]
-        return max(begun) <= now - grace / 2 and all(
+        return max(begun) <= now - grace / (2 if grace >= lag else 8) and all(
             source.keeps_up(now - grace) for source in (self.new, self.old)
         )
