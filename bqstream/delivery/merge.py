@@ -93,7 +93,7 @@ class Merge:
         new = Source(source)
         if self._live:
             (old,) = self._live.values()
-            self._seam = Seam(old, new, now, self._last, self.merged)
+            self._seam = Seam(old, new, now, self._since(old), self.merged)
         self._live[source] = new
 
     def payload(self, source: int, raw: bytes, now: float) -> None:
@@ -101,6 +101,7 @@ class Merge:
         src, seam = self._live.get(source), self._seam
         if src is None:
             return
+        src.heard = now
         if seam is None:
             self._deliver(source, raw, now)
             return
@@ -150,9 +151,13 @@ class Merge:
                 self._finish(seam, now)
             self._live.clear()
             if None not in self._open:
-                self._open[None] = self._gaps.open(cause, self._last, (), why)
+                self._open[None] = self._gaps.open(cause, self._since(src), (), why)
 
     # ------------------------------------------------------------------ rows
+
+    def _since(self, src: Source) -> float:
+        """From when on rows are missing if ``src`` is dead: another source may have brought messages later."""
+        return self._last if src.heard is None else min(self._last, src.heard)
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
         for key in [key for key in self._open if not self._unsure(key, at)]:

@@ -470,6 +470,14 @@ def test_time_proves_nothing_if_the_new_source_is_lost_before_the_old_one_is_hea
     assert heard.gaps == []
 
 
+def test_the_gap_of_a_source_begins_when_that_source_was_last_heard_of() -> None:
+    # The second one, which brought rows later, is lost first; what the first one missed is older than those.
+    many = [f"row {number}" for number in range(12)]
+    story = Story().join(1).at(10).join(2).bring(1, *many).bring(2, *many)
+    story.at(14).bring(2, "later").lose(2).at(19).lose(1)
+    assert ("lost", 10, None) in story.gaps
+
+
 def test_the_only_source_that_is_lost_opens_a_gap_that_the_next_ones_first_payload_closes() -> None:
     story = Story().join(1).at(5).bring(1, "a").at(8).lose(1)
     assert story.gaps == [("lost", 5, None)]
