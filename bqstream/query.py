@@ -60,6 +60,8 @@ class Queries:
                         return await self._post(request, held.token.value)
                     except _Refused as refused:
                         last = refused
+                    except OperationFailed as failed:
+                        raise failed.with_traceback(None) from None  # its frames hold the token
                     verdict = last.verdict
                     if verdict.action is Action.REFRESH and refusals < TOKENS_REFUSED:
                         refusals += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -152,6 +153,9 @@ async def test_an_error_that_repeats_the_token_is_shown_without_it(echo: web.Res
         with pytest.raises(OperationFailed) as caught:
             await client.execute(QUERY)
     assert TOKEN not in f"{caught.value} {caught.value.errors}"
+    # As a crash reporter shows it, with what every function had in hand.
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert TOKEN not in "".join(shown.format())
 
 
 @virtual_time
