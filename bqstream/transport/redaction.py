@@ -70,6 +70,7 @@ def _forms(secret: str) -> Iterator[str]:
     for form in secret_forms(secret):
         yield form
         yield repr(form)[1:-1]
+        yield repr(f'"{form}')[2:-1]  # beside a double quote, a single one is escaped
     data = secret.encode()
     yield data.hex(" ")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bqstream.transport.redaction import MASK, RedactingLogger, Redactor, redact
@@ -29,6 +29,7 @@ ways = st.sampled_from(
 )
 
 
+@example(token="0000000'", way=lambda token: repr(json.dumps(token))[2:-2], start=0, length=8, around="")
 @given(token=visible, way=ways, start=st.integers(0, 80), length=st.integers(0, 300), around=st.text())
 def test_no_form_of_a_token_cut_anywhere_shows_eight_characters(
     token: str, way: Callable[[str], str], start: int, length: int, around: str
