@@ -1,7 +1,7 @@
 """Every documented subscription streams rows of its own shape through at least one hand-over, each row once.
 
 The documents are not the project's: without them this is skipped. A sample is quick, in virtual time; all of them, in
-real time, are `pytest -m soak`.
+real time, are `pytest -m soak -n 0`, which prints figures.
 """
 
 from __future__ import annotations
