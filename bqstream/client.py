@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Never, Self, TypeVar
 
 import aiohttp
 import anyio
@@ -93,7 +93,9 @@ class Client:
         compression: bool = False,
         max_message_bytes: int = 64 * 1024 * 1024,
         allow_plaintext: bool = False,
+        **unknown: Never,
     ) -> None:
+        _none_unknown(unknown, Client.__init__)
         _one_of("handover", handover, ("overlap", "replace"))
         _one_of("engine", engine, ("auto", "websockets"))
         _one_of("subprotocol", subprotocol, ("auto", "graphql-transport-ws", "graphql-ws"))
@@ -281,6 +283,7 @@ class Client:
         operation_name: str | None = None,
         buffer: Buffer | None = None,
         on_gap: Literal["continue", "raise"] = "continue",
+        **unknown: Never,
     ) -> Subscribing:
         """Subscribe ``document``: await the result, or enter it with ``async with``, to have the subscription.
 
@@ -300,6 +303,7 @@ class Client:
 
         Cancelling it unsubscribes.
         """
+        _none_unknown(unknown, Client.subscribe)
         _one_of("on_gap", on_gap, ("continue", "raise"))
         if buffer is not None and not isinstance(buffer, Buffer):
             raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
@@ -441,6 +445,14 @@ def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
     if isinstance(variables, Mapping):
         variables = {**document.values, **variables}
     return request(document.text, variables or document.values or None, document.operation_name)
+
+
+def _none_unknown(unknown: Mapping[str, object], function: Callable[..., object]) -> None:
+    """Raise UsageError for options that there are not, which a type checker refuses by ``Never``."""
+    if unknown:
+        parameters = inspect.signature(function).parameters.values()
+        known = ", ".join(one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY)
+        raise UsageError(f"there is no option {', '.join(unknown)}; there are {known}")
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:

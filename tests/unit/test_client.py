@@ -232,3 +232,10 @@ async def test_a_link_that_a_full_buffer_kept_from_reading_repeats_no_row() -> N
         await client.aclose()
         rows = [row["Hash"] async for row in stream.rows()]
         assert rows.count("of both") == 1
+
+
+@pytest.mark.parametrize("call", [Client, Client("a-static-token").subscribe], ids=["Client", "subscribe"])
+def test_an_option_that_there_is_not_is_an_error_that_names_those_there_are(call: Any) -> None:
+    known = "endpoint" if call is Client else "on_gap"
+    with pytest.raises(UsageError, match=f"there is no option wrong; there are .*{known}"):
+        call("subscription { a }", wrong=1)
