@@ -6,8 +6,7 @@ Both look at the same rows of the same blocks, so a query over a range brings wh
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -15,18 +14,17 @@ from typing import Any
 import msgspec
 
 from . import selection
-from .chain import Block, Chain, Row
-from .cubes import CubePlan, plan_of
+from .chain import Block, Chain
+from .cubes import plan_of
 from .filters import Refusal
-from .selection import Field
+from .lookup import View, found
+from .selection import Field, Kind
 from .values import Cube, leaf
 
-__all__ = ["Prepared", "Refusal", "prepare", "rows_of"]
+__all__ = ["Failure", "Prepared", "Refusal", "View", "prepare", "rows_of"]
 
-_MESSAGE_ROWS = (
-    800  # a message carries no more of a cube unless the document says so (subscriptions/subscription)
-)
 _KEPT_DOCUMENTS = 8192
+Fields = tuple[Field, ...]
 
 
 def prepare(document: str, variables: dict[str, Any] | None, operation_name: str | None) -> Prepared:
@@ -55,11 +53,36 @@ def rows_of(data: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield key, rows
 
 
+class Failure(Refusal):
+    """The service fails at a query: HTTP 500, whenever it is asked again."""
+
+
+def _dataset(field: Field, kind: Kind) -> str | None:
+    """The dataset that a root asks for (graphql-reference/queries/evm, graphql-reference/subscriptions/evm).
+
+    A subscription is always of the realtime one, and documents that say so are about (polymarket-api).
+    """
+    asked = field.arguments.get("dataset")
+    if kind == "query" and "trigger_on" in field.arguments:
+        raise _unknown(field, "trigger_on")
+    if asked not in (None, "realtime", "archive", "combined"):
+        message = f"Argument 'dataset' on Field '{field.name}' has an invalid value ({asked})."
+        raise Refusal({"message": message})
+    if kind == "subscription" and asked in ("archive", "combined"):
+        raise _unknown(field, "dataset")
+    return asked
+
+
+def _unknown(field: Field, argument: str) -> Refusal:
+    return Refusal({"message": f"Field '{field.name}' doesn't accept argument '{argument}'"})
+
+
 class _Root:
     """A root field: cubes under it, and scalars that tell of the block (both may be there, or the root be a scalar)."""
 
-    def __init__(self, field: Field) -> None:
+    def __init__(self, field: Field, kind: Kind) -> None:
         self.key = field.key
+        self.dataset = _dataset(field, kind)
         children = field.children or ()
         self.cubes = [(child.key, plan_of(field, child)) for child in children if child.children is not None]
         self._cube = Cube(field.name, "", False, "")
@@ -73,6 +96,15 @@ class _Root:
         if self._own is not None:
             return [self.key]
         return [key for key, _ in self.cubes] or [key for key, _ in self._scalars]
+
+    @property
+    def fails(self) -> bool:
+        """Whether no answer is to be had of this dataset (graphql/data-coverage-retention)."""
+        cubes = [plan.cube for _, plan in self.cubes]
+        return self.dataset == "combined" and any(
+            cube.root == "Solana" or (cube.root == "EVM" and cube.name in ("Events", "Calls"))
+            for cube in cubes
+        )
 
     def data(self, block: Block | None, lists: list[list[Any]]) -> Any:
         row = block.rows(self._cube)[0] if block else None
@@ -94,13 +126,36 @@ class Prepared:
         self.arguments: dict[str, Any] = operation.roots[
             0
         ].arguments  # network, mempool, dataset, trigger_on …
-        self._roots = [_Root(field) for field in operation.roots]
+        self.frame = operation.frame()
+        self._selections = operation.selections()
+        self._roots = [_Root(field, operation.kind) for field in operation.roots]
         self.cubes = tuple(key for root in self._roots for key in root.keys)
+        # Keys of cubes whose document says how many rows a message may hold (subscriptions/subscription).
+        self.limited = frozenset(
+            key for root in self._roots for key, plan in root.cubes if plan.count is not None
+        )
         self._bare = not any(root.cubes for root in self._roots)
+        self._aggregates = any(plan.aggregate for root in self._roots for _, plan in root.cubes)
         self._profiles = [(plan.cube, plan.profile) for root in self._roots for _, plan in root.cubes]
 
     def __repr__(self) -> str:
         return f"Prepared({self.kind} of {', '.join(self.cubes)}, {self.fingerprint[:8]})"
+
+    def is_enlarged_by(self, other: Prepared) -> bool:
+        """Whether ``other`` is this document itself, or this one with hidden fields added."""
+        return self._is_in(other, selection.enlarges)
+
+    def is_held_by(self, other: Prepared) -> bool:
+        """Whether ``other`` is sent the same rows and shows at least as much of them."""
+        return self._is_in(other, selection.holds)
+
+    def _is_in(self, other: Prepared, more: Callable[[Fields, Fields], bool]) -> bool:
+        """A field more makes other groups of an aggregate, so that it is in no document but its own."""
+        if (self.kind, self.frame) != (other.kind, other.frame):
+            return False
+        if self._aggregates or other._aggregates:
+            return self._selections == other._selections
+        return all(map(more, other._selections, self._selections))
 
     def portion(self, block: Block, index: int) -> dict[str, Any] | None:
         """The ``data`` that portion ``index`` (in order of emission) of this block brings; None where it has no row.
@@ -109,42 +164,24 @@ class Prepared:
         cube come with the last portion, scalars in place of cubes with the first.
         """
         block.content.lessons.learn(self.fingerprint, self._profiles)
-        lists = [
-            [plan.portions(block, _MESSAGE_ROWS)[index] for _, plan in root.cubes] for root in self._roots
-        ]
+        lists = [[plan.portions(block)[index] for _, plan in root.cubes] for root in self._roots]
         if any(rows for root in lists for rows in root) or (self._bare and index == 0):
             return {root.key: root.data(block, rows) for root, rows in zip(self._roots, lists, strict=True)}
         return None
 
-    def answer(self, chain: Chain, *, upto: int | None = None, row_cap: int = 25_000) -> dict[str, Any]:
-        """``{"data": …}`` over the blocks that the chain keeps, none above ``upto``, and ``row_cap`` rows of a cube."""
+    def answer(self, chain: Chain, view: View | None = None) -> dict[str, Any]:
+        """``{"data": …}`` over what the query side sees of the chain.
+
+        Raises:
+            Failure: a dataset is asked for that the service has no answer from.
+        """
+        view = view or View()
+        if any(root.fails for root in self._roots):
+            raise Failure({"message": "ActiveRecord::ActiveRecordError: Response code: 500"})
         chain.lessons.learn(self.fingerprint, self._profiles)
         data: dict[str, Any] = {}
         for root in self._roots:
-            lists = [_query(plan, chain, upto, row_cap) for _, plan in root.cubes]
-            data[root.key] = root.data(chain.head, lists)
+            lists = [found(plan, chain, view, root.dataset) for _, plan in root.cubes]
+            seen = view.numbers(chain, root.dataset)
+            data[root.key] = root.data(chain.block(seen[-1]) if seen else None, lists)
         return {"data": data}
-
-
-def _query(plan: CubePlan, chain: Chain, upto: int | None, row_cap: int) -> list[Any]:
-    if chain.head is None:
-        return []
-    now = chain.head.time
-    cap = row_cap if plan.count is None else min(plan.count, row_cap)
-    enough = plan.offset + cap if plan.in_block_order else None
-    blocks = plan.within(list(chain.blocks(None, upto)), now)
-    return plan.shown(plan.groups(_rows(plan, blocks, now, enough)), row_cap)[:row_cap]
-
-
-def _rows(plan: CubePlan, blocks: list[Block], now: datetime, enough: int | None) -> Iterator[Row]:
-    """Rows that pass, in the order of the chain or against it; once there are enough, no block of another rank."""
-    count, last = 0, None
-    for block in reversed(blocks) if plan.descending else blocks:
-        rows = plan.matching(block, now)
-        if not rows:
-            continue
-        if enough is not None and count >= enough and plan.rank(rows[:1]) != last:
-            return
-        yield from rows
-        count += len(rows)
-        last = plan.rank(rows[:1])

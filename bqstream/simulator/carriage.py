@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Any
 
 import msgspec
@@ -18,18 +18,19 @@ Data = dict[str, Any]
 class Portion:
     """What one document gets of one portion of a block, encoded once for all that take it as it is."""
 
-    __slots__ = ("_payloads", "block", "data")
+    __slots__ = ("_limited", "_payloads", "block", "data")
 
-    def __init__(self, block: Block, data: Data) -> None:
+    def __init__(self, block: Block, data: Data, limited: Set[str] = frozenset()) -> None:
         self.block = block
         self.data = data
+        self._limited = limited
         self._payloads: dict[int | None, bytes] = {}
 
     def payload(self, max_rows: int | None) -> bytes:
-        """The payload of a message, with at most so many rows a cube."""
+        """The payload of a message, with at most so many rows of a cube whose document sets no limit."""
         found = self._payloads.get(max_rows)
         if found is None:
-            found = self._payloads[max_rows] = encode(clipped(self.data, max_rows))
+            found = self._payloads[max_rows] = encode(clipped(self.data, max_rows, self._limited))
         return found
 
 
@@ -38,19 +39,21 @@ def encode(data: Data) -> bytes:
     return _encode({"data": data})
 
 
-def each_cube(data: Data, change: Callable[[list[Any]], list[Any]]) -> Data:
-    """The same data with each cube's rows changed."""
+def each_cube(data: Data, change: Callable[[str, list[Any]], list[Any]]) -> Data:
+    """The same data with each cube's rows, by its key, changed."""
     return {
-        root: {key: change(rows) if isinstance(rows, list) else rows for key, rows in cubes.items()}
+        root: {key: change(key, rows) if isinstance(rows, list) else rows for key, rows in cubes.items()}
         if isinstance(cubes, dict)
         else cubes
         for root, cubes in data.items()
     }
 
 
-def clipped(data: Data, max_rows: int | None) -> Data:
-    """The data cut short at ``max_rows`` a cube."""
-    return data if max_rows is None else each_cube(data, lambda rows: rows[:max_rows])
+def clipped(data: Data, max_rows: int | None, limited: Set[str] = frozenset()) -> Data:
+    """The data cut short at ``max_rows`` a cube, but for those that the document itself has ``limited``."""
+    if max_rows is None:
+        return data
+    return each_cube(data, lambda key, rows: rows if key in limited else rows[:max_rows])
 
 
 def alters(behaviour: Behaviour) -> bool:
@@ -58,7 +61,9 @@ def alters(behaviour: Behaviour) -> bool:
     return behaviour.reorder or behaviour.shuffle or behaviour.cut is not None
 
 
-def messages(behaviour: Behaviour, seed: str, portions: list[Data]) -> Iterator[Data]:
+def messages(
+    behaviour: Behaviour, seed: str, portions: list[Data], limited: Set[str] = frozenset()
+) -> Iterator[Data]:
     """The messages that carry these portions of one block, the same for the same seed."""
     chance = random.Random(seed)
     portions = list(portions)
@@ -66,11 +71,11 @@ def messages(behaviour: Behaviour, seed: str, portions: list[Data]) -> Iterator[
         portions = [*portions[1:], portions[0]]
         chance.shuffle(portions)
     if behaviour.shuffle:
-        portions = [each_cube(data, lambda rows: chance.sample(rows, len(rows))) for data in portions]
+        portions = [each_cube(data, lambda key, rows: chance.sample(rows, len(rows))) for data in portions]
     if behaviour.cut is not None:
         portions = list(_recut(portions, behaviour.cut, chance))
     for data in portions:
-        yield clipped(data, behaviour.max_rows)
+        yield clipped(data, behaviour.max_rows, limited)
 
 
 def _recut(portions: list[Data], most: int, chance: random.Random) -> Iterator[Data]:

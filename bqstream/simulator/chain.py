@@ -160,7 +160,8 @@ class Chain:
     """A trunk of blocks, every ``block_interval`` seconds from ``start`` (UTC; a fixed day where left out).
 
     The same arguments, the same calls and the same documents asked for give the same chain. ``transactions`` is the
-    mean in a block (a cube has one to three rows for each), ``keep`` how many blocks a query can reach.
+    mean in a block (a cube has one to three rows for each), ``keep`` how many blocks a query can reach. Along a trunk
+    no block is before its parent; one that is mined again by a fork has the time of the one it replaces.
     """
 
     def __init__(
@@ -188,11 +189,15 @@ class Chain:
         self.lessons = Lessons()
         self.head: Block | None = None
 
-    def mine(self) -> Block:
-        """Append the next block to the trunk."""
+    def mine(self, at: datetime | None = None) -> Block:
+        """Append the next block to the trunk: of the second ``at``, or by the interval where that is left out."""
         number = self.head.number + 1 if self.head else _FIRST
+        time = at or self._start + timedelta(seconds=(number - _FIRST) * self._interval)
+        time = time.astimezone(UTC).replace(microsecond=0)
+        if self.head is not None:
+            time = max(time, self.head.time)
         parent = self.head.hash if self.head else "0x" + "0" * 64
-        self.head = self._trunk[number] = block = self._block(number, parent)
+        self.head = self._trunk[number] = block = self._block(number, parent, time)
         if len(self._trunk) > self._keep:
             del self._trunk[self._first]
             self._first += 1
@@ -207,25 +212,33 @@ class Chain:
             raise ValueError(f"cannot fork {depth} deep: the chain is {len(self._trunk)} blocks long")
         assert self.head is not None
         last = self.head.number
+        times = [self._trunk[number].time for number in range(last - depth + 1, last + 1)]
         self._branch += 1
         self.head = self._trunk[last - depth]
-        return [self.mine() for _ in range(depth)]
+        return [self.mine(time) for time in times]
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the blocks of the trunk that are kept."""
+        return range(self._first, self.head.number + 1 if self.head else self._first)
+
+    def block(self, number: int) -> Block:
+        """The block of the trunk with one of the ``numbers``."""
+        return self._trunk[number]
 
     def blocks(self, first: int | None = None, last: int | None = None) -> Iterator[Block]:
         """Blocks of the trunk by number, both ends included, oldest first, as far as they are kept."""
-        if self.head is None:
-            return
-        low = self._first if first is None else max(first, self._first)
-        high = self.head.number if last is None else min(last, self.head.number)
-        for number in range(low, high + 1):
+        kept = self.numbers
+        low = kept.start if first is None else max(first, kept.start)
+        high = kept.stop if last is None else min(last + 1, kept.stop)
+        for number in range(low, high):
             yield self._trunk[number]
 
-    def _block(self, number: int, parent: str) -> Block:
+    def _block(self, number: int, parent: str, time: datetime) -> Block:
         named = f"{self._seed}/{self._branch}/{number}/{parent}".encode()
         digest = blake2b(named, digest_size=32).digest()
         own, shared = int.from_bytes(digest[:8], "big"), salt(self._seed, number)
         content = Content(own, shared, self._transactions, self._portions, self.lessons)
-        time = self._start + timedelta(seconds=int((number - _FIRST) * self._interval))
         block = Block(number, time, "0x" + digest.hex(), parent, self._branch, self._portions, content)
         self._recent.append(block)
         if len(self._recent) > _REMEMBERED:

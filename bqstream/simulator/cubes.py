@@ -6,15 +6,17 @@ fields (graphql/capabilities/query_fact_records, aggregated_metrics).
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from . import filters, lessons, metrics
-from .chain import Block, Content, Row
+from .chain import Block, Chain, Content, Row
 from .filters import Predicate, Refusal
 from .selection import Field
 from .values import Cube, Leaf, Path, leaf, moment
@@ -24,6 +26,7 @@ Show = Callable[[Group], Any]  # a cube of facts shows groups of one
 _UNITS = {"seconds": 1, "minutes": 60, "hours": 3600, "days": 86_400, "weeks": 604_800}
 _KEPT_BLOCKS = 3  # whose portions a plan keeps, for the documents and sockets that ask for them next
 _KEPT_PLANS = 8192
+_DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _plans: dict[str, CubePlan] = {}
 
 
@@ -55,8 +58,20 @@ def _whole(field: Field, value: Any) -> int:
 
 
 def _sortable(value: Any) -> tuple[int, Any]:
-    found = metrics.number(value)
-    return (1, str(value)) if found is None else (0, found)
+    """Numbers by their whole length, amounts being wider than a double; then whatever else, as text."""
+    if isinstance(value, str):
+        return (0, Decimal(value)) if _DECIMAL.fullmatch(value) else (1, value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (0, value)
+    return (1, str(value))
+
+
+def _sorted(groups: list[Group], show: Show, descending: bool) -> list[Group]:
+    """In order, equals as they were; null stands last either way."""
+    pairs = [(show(group), group) for group in groups]
+    some = [pair for pair in pairs if pair[0] is not None]
+    some.sort(key=lambda pair: _sortable(pair[0]), reverse=descending)
+    return [group for _, group in some] + [group for value, group in pairs if value is None]
 
 
 def plan_of(root: Field, field: Field) -> CubePlan:
@@ -78,10 +93,11 @@ class CubePlan:
         self.cube = cube
         self.aggregate = any(_holds_metric(child) for child in field.children or ())
         where = filters.read(field.arguments.get("where") or {}, cube.root, cube.name)
-        of_block = filters.AllOf(tuple(part for part in where.parts if filters.of_block(part)))
-        of_rows = filters.AllOf(tuple(part for part in where.parts if not filters.of_block(part)))
+        parts = list(filters.flat(where))
+        of_block = filters.AllOf(tuple(part for part in parts if filters.of_block(part)))
+        of_rows = filters.AllOf(tuple(part for part in parts if not filters.of_block(part)))
         self._blocks, self._passes = filters.predicate(of_block), filters.predicate(of_rows)
-        self._from, self._till = filters.bounds(of_block)
+        self._from, self._till = filters.bounds(parts)
         self._portions: dict[Content, list[list[Any]]] = {}
         self.profile: lessons.Profile = tuple(lessons.alternatives(where))
         self._named: dict[str, Show] = {}
@@ -89,6 +105,9 @@ class CubePlan:
         self._having: list[tuple[Show, filters.Check]] = []
         self.show = self._object(field.children or (), (), ())
         self._limits(field)
+        # Whether the first and the last block with a row tell all: how the dataset's window is probed
+        # (graphql/data-coverage-retention).
+        self.of_ends = self._asks_for_ends(field, ())
 
     # --- which rows -----------------------------------------------------------------------------------------------
 
@@ -99,28 +118,30 @@ class CubePlan:
         passes = self._passes
         return [row for row in block.rows(self.cube) if passes(row, now)]
 
-    def within(self, blocks: list[Block], now: datetime) -> list[Block]:
-        """Of the blocks of a trunk, those between the bounds that ``where`` sets; found by halving."""
+    def within(self, chain: Chain, numbers: range, now: datetime) -> range:
+        """Of these blocks of a trunk, those between the bounds that ``where`` sets; found by halving."""
         for test in self._from:
-            blocks = blocks[bisect_left(blocks, True, key=lambda block: test(block.bare(), now)) :]
+            first = bisect_left(numbers, True, key=lambda n: test(chain.block(n).bare(), now))
+            numbers = numbers[first:]
         for test in self._till:
-            blocks = blocks[: bisect_left(blocks, True, key=lambda block: not test(block.bare(), now))]
-        return blocks
+            end = bisect_left(numbers, True, key=lambda n: not test(chain.block(n).bare(), now))
+            numbers = numbers[:end]
+        return numbers
 
-    def portions(self, block: Block, cap: int) -> list[list[Any]]:
+    def portions(self, block: Block) -> list[list[Any]]:
         """What each portion of the block shows, the same list for every document; groups come with the last one."""
         known = self._portions.get(block.content)
         if known is None:
             parts: list[list[Row]] = [[] for _ in range(block.portions)]
             for row in self.matching(block, block.time):
                 parts[-1 if self.aggregate else block.portion_of(row)].append(row)
-            known = [self.shown(self.groups(part), cap) if part else [] for part in parts]
+            known = [self.shown(self.groups(part)) if part else [] for part in parts]
             if len(self._portions) >= _KEPT_BLOCKS:
                 del self._portions[next(iter(self._portions))]
             self._portions[block.content] = known
         return known
 
-    def shown(self, groups: list[Group], cap: int) -> list[Any]:
+    def shown(self, groups: list[Group], cap: int | None = None) -> list[Any]:
         return [self.show(group) for group in self.arranged(groups, cap)]
 
     def groups(self, rows: Iterable[Row]) -> list[Group]:
@@ -136,10 +157,10 @@ class CubePlan:
             groups = [(row,) for row in rows]
         return [g for g in groups if all(check(show(g), g[0].block.time) for show, check in self._having)]
 
-    def arranged(self, groups: list[Group], cap: int) -> list[Group]:
+    def arranged(self, groups: list[Group], cap: int | None) -> list[Group]:
         """Ordered, limited by key and in number: never more than ``cap`` where the document sets no limit."""
         for show, descending in reversed(self._order):
-            groups = sorted(groups, key=lambda group: _sortable(show(group)), reverse=descending)
+            groups = _sorted(groups, show, descending)
         if self._by:
             seen: dict[bytes, int] = {}
             kept = []
@@ -149,7 +170,8 @@ class CubePlan:
                 if self._by_offset < seen[key] <= self._by_offset + self._by_count:
                     kept.append(group)
             groups = kept
-        return groups[self.offset : self.offset + (cap if self.count is None else self.count)]
+        count = cap if self.count is None else self.count
+        return groups[self.offset :][:count]
 
     # --- what of them ---------------------------------------------------------------------------------------------
 
@@ -255,6 +277,13 @@ class CubePlan:
 
         return show
 
+    def _asks_for_ends(self, field: Field, path: Path) -> bool:
+        if field.children is not None:
+            return all(self._asks_for_ends(child, (*path, child.name)) for child in field.children)
+        name = field.arguments.get("maximum") or field.arguments.get("minimum")
+        leaves = [self._leaf(path), self._named_leaf(field, name)] if name else []
+        return len(field.arguments) == 1 and bool(leaves) and all(found.monotonic for found in leaves)
+
     def _bucket(self, field: Field, found: Leaf) -> Show:
         asked = field.arguments["interval"] or {}
         unit = _UNITS.get(asked.get("in", "seconds"))
@@ -282,16 +311,32 @@ class CubePlan:
             _whole(field, by.get("offset") or 0),
         )
         self._order: list[tuple[Show, bool]] = []
-        first: list[tuple[Any, bool]] = []
+        first: list[Leaf | None] = []
         for part in _listed(field.arguments.get("orderBy")):
             for direction, names in part.items():
-                first += [(name, direction == "descending") for name in _listed(names)]
-                self._order += [self._ordered(field, direction, name) for name in _listed(names)]
-        by_block = bool(first) and self._leaf(tuple(str(first[0][0]).split("_"))).monotonic
-        # Where rows come block by block in the order asked for, a query may stop early.
-        self.descending = by_block and first[0][1]
-        self.in_block_order = not self._by and not self.aggregate and (by_block or not self._order)
-        self.rank: Show = self._order[0][0] if by_block else lambda group: None
+                for name in _listed(names):
+                    self._order.append(self._ordered(field, direction, name))
+                    first.append(None if direction.endswith("ByField") else self._named_leaf(field, name))
+        self._goes_by(first[0] if first else None)
+
+    def _goes_by(self, first: Leaf | None) -> None:
+        """Where the order asked for is the chain's own, or nearly, a query may stop before it has seen every block.
+
+        ``rank`` is a row's, and ``precedes`` says whether all rows of a rank come before those of a block, and of all
+        blocks after it on the way.
+        """
+        descending = bool(self._order) and self._order[0][1]
+        monotonic, behind = first is not None and first.monotonic, first is not None and first.behind
+        self.descending = descending and (monotonic or behind)
+        self.in_block_order = not (self._by or self.aggregate or self._having) and (
+            not self._order or monotonic or (behind and descending)
+        )
+        self.rank: Callable[[Row], Any] = lambda row: row.get(first) if first else None
+        self.precedes: Callable[[Any, Block], bool] = lambda rank, block: True
+        if monotonic:
+            self.precedes = lambda rank, block: bool(rank != self.rank(block.bare()))
+        elif behind:
+            self.precedes = lambda rank, block: bool(rank > moment(block.time))
 
     def _by_leaf(self, field: Field, name: Any) -> Show:
         found = self._named_leaf(field, name)

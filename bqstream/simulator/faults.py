@@ -16,7 +16,10 @@ fault                   arguments and effect
 ``oversize``            ``size=2097152, socket``: the next data message is longer by so many spaces.
 ``errors``              ``message, socket``: every live operation ends with an ``error``.
 ``refuse_dials``        ``count=1, status=503, retry_after, body=""``: the next upgrades are refused.
-``refuse_queries``      the same for queries over HTTP.
+``refuse_queries``      ``count=1, status, retry_after, body="", message``: the next queries over HTTP are, with 503;
+                        with a ``message``, by a GraphQL error of that text and no data, with 200 unless
+                        ``status`` says otherwise (``"points limit exceeded"``, ``"no table can query …"``,
+                        ``"temporarily blocked due to a high number of long-running queries"``).
 ``refuse_acks``         ``count=1, how="connection_error"`` or ``"4401"``, ``"4403"``, ``"silence"``.
 ``token_endpoint``      ``mode``: ``"refuse"`` (with ``status=429, retry_after, error``), ``"slow"`` (by
                         ``seconds``), ``"down"`` (connection dropped), ``"ok"``; for ``count`` requests,
@@ -141,9 +144,19 @@ class Faults:
         self._upgrades.fault = HttpFault(left=count, status=status, retry_after=retry_after, body=body)
 
     def refuse_queries(
-        self, count: int = 1, status: int = 503, retry_after: float | None = None, body: str = ""
+        self,
+        count: int = 1,
+        status: int | None = None,
+        retry_after: float | None = None,
+        body: str = "",
+        message: str | None = None,
     ) -> None:
-        self._queries.fault = HttpFault(left=count, status=status, retry_after=retry_after, body=body)
+        if body and message is not None:
+            raise ValueError("give a body or a message")
+        usual = 503 if message is None else 200
+        self._queries.fault = HttpFault(
+            left=count, status=status or usual, retry_after=retry_after, body=body, message=message
+        )
 
     def refuse_acks(
         self, count: int = 1, how: Literal["connection_error", "4401", "4403", "silence"] = "connection_error"

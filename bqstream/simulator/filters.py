@@ -6,9 +6,10 @@ side by side and in a list are joined by AND, those under ``any`` by OR.
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -283,19 +284,52 @@ def of_block(condition: Condition) -> bool:
             return False
 
 
-def bounds(condition: AllOf) -> tuple[list[Predicate], list[Predicate]]:
-    """Tests that, along a chain, turn true once and stay so; and those that turn false once."""
-    found: tuple[list[Predicate], list[Predicate]] = ([], [])
+def flat(condition: AllOf) -> Iterator[Condition]:
+    """The conditions that must all hold, none of them an `AllOf`."""
     for part in condition.parts:
         if isinstance(part, AllOf):
-            for own, inner in zip(found, bounds(part), strict=True):
-                own += inner
-        elif isinstance(part, Test) and part.leaf and part.leaf.monotonic:
-            if part.name in ("gt", "ge", "after", "since", "after_relative", "since_relative"):
-                found[0].append(predicate(part))
-            elif part.name in ("lt", "le", "before", "till", "before_relative", "till_relative"):
-                found[1].append(predicate(part))
-    return found
+            yield from flat(part)
+        else:
+            yield part
+
+
+def bounds(conditions: Iterable[Condition]) -> tuple[list[Predicate], list[Predicate]]:
+    """Of conditions that must all hold, what they say of blocks: tests that, along a chain, turn true once and stay so;
+    and those that turn false once. No row of a block that fails one passes.
+    """
+    lower: list[Predicate] = []
+    upper: list[Predicate] = []
+    for part in conditions:
+        if not isinstance(part, Test) or part.leaf is None:
+            continue
+        name = part.name.removesuffix("_relative")
+        if part.leaf.behind and name in ("since", "after"):
+            lower.append(_on(leaf(part.leaf.root, part.leaf.cube, ("Block", "Time")), part.check))
+        elif part.leaf.monotonic and name in ("gt", "ge", "after", "since"):
+            lower.append(predicate(part))
+        elif part.leaf.monotonic and name in ("lt", "le", "before", "till"):
+            upper.append(predicate(part))
+        elif part.leaf.monotonic and part.name in ("is", "eq", "in"):
+            with contextlib.suppress(Refusal):  # what cannot be compared is asked of each block
+                low, high = _ends(part.leaf, part.value)
+                lower.append(low)
+                upper.append(high)
+    return lower, upper
+
+
+def _ends(found: Leaf, value: Any) -> tuple[Predicate, Predicate]:
+    """Whether a block is not before the first, and not after the last, of the values that are asked for."""
+    names = ("since", "till") if found.path[-1] in ("Time", "Date") else ("ge", "le")
+    one_of = value if isinstance(value, list) else [value]
+    low, high = ([check(name, one) for one in one_of] for name in names)
+    return (
+        _on(found, lambda value, now: any(test(value, now) for test in low)),
+        _on(found, lambda value, now: any(test(value, now) for test in high)),
+    )
+
+
+def _on(found: Leaf, passes: Check) -> Predicate:
+    return lambda row, now: passes(row.get(found), now)
 
 
 # --- asking -------------------------------------------------------------------------------------------------------
@@ -313,7 +347,7 @@ def predicate(condition: Condition) -> Predicate:
             return lambda row, now: any(test(row, now) for test in tests)
         case Test(found, _, _, passes):
             assert found is not None  # tests without a leaf stand only inside Elements
-            return lambda row, now: passes(row.get(found), now)
+            return _on(found, passes)
         case Elements():
             return _ask_list(condition)
 

@@ -7,9 +7,8 @@ outage is on record like anything else.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -63,7 +62,7 @@ class Verdict:
 
 @dataclass(slots=True)
 class _Account:
-    """One document: when it first went live, and its rows counted so far."""
+    """What one document is owed since it went live, counted so far."""
 
     prepared: Prepared
     started: int
@@ -89,7 +88,9 @@ class Ledger:
 
     def __init__(self) -> None:
         self._emissions: list[Emission] = []
-        self._accounts: dict[str, _Account] = {}
+        self._live: dict[str, tuple[Prepared, int]] = {}  # by fingerprint: since which emission
+        self._alike: dict[str, list[tuple[Prepared, int]]] = {}  # the same, by what they ask for
+        self._accounts: dict[str, _Account] = {}  # of the documents that were asked about
 
     @property
     def sequence(self) -> int:
@@ -99,7 +100,7 @@ class Ledger:
     @property
     def fingerprints(self) -> list[str]:
         """The documents that ever went live."""
-        return list(self._accounts)
+        return list(self._live)
 
     def emitted(self, block: Block, portion: int, time: float) -> None:
         """Record a portion, just before it is sent."""
@@ -107,14 +108,18 @@ class Ledger:
 
     def went_live(self, prepared: Prepared) -> None:
         """An operation with this document is live; only the first one counts."""
-        self._accounts.setdefault(prepared.fingerprint, _Account(prepared, self.sequence, self.sequence))
+        if prepared.fingerprint not in self._live:
+            self._live[prepared.fingerprint] = live = prepared, self.sequence
+            self._alike.setdefault(prepared.frame, []).append(live)
 
-    def started(self, document: str) -> int | None:
-        """After which emission the document (or fingerprint) first went live; ``None`` if it never did."""
-        account = self._accounts.get(document) or self._accounts.get(
-            self._prepared(document, None).fingerprint
-        )
-        return None if account is None else account.started
+    def started(
+        self, document: str, variables: dict[str, Any] | None = None, *, operation_name: str | None = None
+    ) -> int | None:
+        """After which emission the document (or fingerprint) first went live, as it stands or enlarged by hidden
+        fields; ``None`` if it never did.
+        """
+        prepared = self._prepared(document, variables, operation_name)
+        return min(self._starts(prepared, Prepared.is_enlarged_by), default=None)
 
     def rows(
         self, document: str, variables: dict[str, Any] | None = None, *, since: int | None = None
@@ -138,9 +143,9 @@ class Ledger:
 
         A row is ``(cube, row)``; or as a client hands it out, the row alone where the document has one cube, else
         ``{cube: row}``.
-        ``document`` is a document's text or a fingerprint. A document that never went live as it stands was sent
-        by the client in another form, with fields added: it is owed from the first of those with the same cubes,
-        or from the emission ``since``.
+        ``document`` is a document's text or a fingerprint. What it is owed begins when it first went live, be it in the
+        form that a client has enlarged: with fields added to its cubes under aliases. Failing both, with the first
+        document that asks for all that it asks for, of the same rows; or in any case with the emission ``since``.
 
         Raises:
             LookupError: nothing like it ever went live.
@@ -149,10 +154,13 @@ class Ledger:
         owed = self._count(account)
         came = Counter(canonical(*pair) for pair in _pairs(account.prepared.cubes, delivered))
         lost, spare = owed - came, came - owed
-        repeated = Counter({row: count for row, count in spare.items() if row in owed})
-        unknown = spare - repeated
+        again = Counter({row: count for row, count in spare.items() if row in owed})
+        unknown = spare - again
         early = unknown & self._before(account) if unknown else Counter[Row]()
         foreign = unknown - early
+        # Of the second in which the document went live, an early row may be equal to one that is owed.
+        early += again & self._before(account, same_second=True) if again else Counter[Row]()
+        repeated = again - early
         wrong = {"lost": lost, "repeated": repeated, "foreign": foreign}
         return Verdict(
             emitted=owed.total(),
@@ -163,7 +171,8 @@ class Ledger:
         )
 
     def _prepared(self, document: str, variables: dict[str, Any] | None, name: str | None = None) -> Prepared:
-        return prepare(document, variables or {}, name)
+        live = self._live.get(document)
+        return live[0] if live else prepare(document, variables or {}, name)
 
     def _account(
         self,
@@ -172,24 +181,23 @@ class Ledger:
         operation_name: str | None = None,
         since: int | None = None,
     ) -> _Account:
-        account = self._accounts.get(document)
-        if account is None:
-            prepared = self._prepared(document, variables, operation_name)
-            account = self._accounts.get(prepared.fingerprint)
-            if account is None:
-                account = self._sibling(prepared, since)
-        if since is not None and account.started != since:
-            return _Account(account.prepared, since, since)
+        prepared = self._prepared(document, variables, operation_name)
+        start = self._owed_from(prepared) if since is None else since
+        account = self._accounts.get(prepared.fingerprint)
+        if account is None or account.started != start:
+            account = _Account(prepared, start, start)
+            if since is None:
+                self._accounts[prepared.fingerprint] = account
         return account
 
-    def _sibling(self, prepared: Prepared, since: int | None) -> _Account:
-        starts = [
-            account.started for account in self._accounts.values() if account.prepared.cubes == prepared.cubes
-        ]
-        start = min(starts, default=math.inf) if since is None else since
-        if start == math.inf:
-            raise LookupError("no document with these cubes ever went live")
-        return _Account(prepared, int(start), int(start))
+    def _owed_from(self, prepared: Prepared) -> int:
+        for is_in in (Prepared.is_enlarged_by, Prepared.is_held_by):
+            if starts := self._starts(prepared, is_in):
+                return min(starts)
+        raise LookupError("no document that asks for these rows ever went live")
+
+    def _starts(self, prepared: Prepared, is_in: Callable[[Prepared, Prepared], bool]) -> list[int]:
+        return [start for live, start in self._alike.get(prepared.frame, ()) if is_in(prepared, live)]
 
     def _count(self, account: _Account) -> Counter[Row]:
         end = self.sequence
@@ -198,10 +206,13 @@ class Ledger:
         account.counted_to = end
         return account.rows
 
-    def _before(self, account: _Account) -> Counter[Row]:
+    def _before(self, account: _Account, *, same_second: bool = False) -> Counter[Row]:
+        """Rows from before the start: all, or those of blocks that are no older than the first that is owed."""
+        owed = self._emissions[account.started : account.started + 1]
         counted: Counter[Row] = Counter()
         for emission in self._emissions[: account.started]:
-            counted.update(canonical(cube, row) for cube, row in _rows(account.prepared, emission))
+            if not same_second or (owed and emission.block.time >= owed[0].block.time):
+                counted.update(canonical(cube, row) for cube, row in _rows(account.prepared, emission))
         return counted
 
 

@@ -9,14 +9,17 @@ import msgspec
 from aiohttp import web
 
 from . import wire
-from .answers import Refusal, prepare
+from .answers import Failure, Refusal, prepare
 from .oauth import OAuth
 from .sockets import Service
 from .upgrade import HttpFault, presented
 
 
 class Queries:
-    """The query side: later than the stream by ``query_lag``, and at most ``row_cap`` rows long."""
+    """The query side: later than the stream by ``query_lag``, and at most ``row_cap`` rows long.
+
+    A document that is refused, or asked for at a bad moment, is answered 200 with ``errors``, as GraphQL has it.
+    """
 
     def __init__(self, service: Service, oauth: OAuth) -> None:
         self._service = service
@@ -51,6 +54,8 @@ class Queries:
             if prepared.kind != "query":
                 return _errors("a subscription needs a WebSocket", status=400)
             answer = self._service.answer(prepared)
+        except Failure as failure:
+            return _json({"errors": failure.errors}, status=500)
         except Refusal as refusal:
             return _json({"errors": refusal.errors})
         return _json(answer)

@@ -45,6 +45,39 @@ class Operation:
     kind: Kind
     roots: tuple[Field, ...]
 
+    def frame(self) -> str:
+        """All that it asks for but what it selects of the cubes: the same for documents that are sent the same rows."""
+        roots = [(root, [_bare(cube) for cube in root.children or ()]) for root in self.roots]
+        return repr([(_bare(root), cubes) for root, cubes in roots])
+
+    def selections(self) -> list[tuple[Field, ...]]:
+        """What is selected of each cube, in the order of the ``frame``."""
+        return [cube.children or () for root in self.roots for cube in root.children or ()]
+
+
+def _bare(field: Field) -> tuple[Any, ...]:
+    return field.name, field.key, field.arguments
+
+
+def enlarges(more: tuple[Field, ...], own: tuple[Field, ...]) -> bool:
+    """Whether ``more`` is ``own`` with nothing but aliased fields added beside it, as a client hides them."""
+    added = [field for field in more if field not in own]
+    return len(added) == len(more) - len(own) and all(field.key != field.name for field in added)
+
+
+def holds(more: tuple[Field, ...], own: tuple[Field, ...]) -> bool:
+    """Whether all that ``own`` selects is in ``more``, at any depth."""
+    by_place = {(field.key, field.only): field for field in more}
+    for field in own:
+        found = by_place.get((field.key, field.only))
+        if found is None or _bare(found) != _bare(field):
+            return False
+        if (found.children is None) != (field.children is None):
+            return False
+        if not holds(found.children or (), field.children or ()):
+            return False
+    return True
+
 
 def read(document: str, variables: dict[str, Any] | None, name: str | None) -> Operation:
     """Raises `Refusal` as a GraphQL server would, with locations where it knows them."""

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import web
 
 from .chain import Chain
+from .clock import Clock
 from .control import Control
 from .counters import Counters
 from .emitter import Emitter
@@ -41,7 +42,9 @@ class Simulator:
 
     ``host`` and ``port`` (0: any free one) of the service, ``control_port`` of the endpoints beside it,
     ``tls`` a server's SSL context; every other option is a field of `Settings`. All times follow the running
-    loop's clock. Leaving the block resets every connection and leaves no task and no socket, also when cancelled.
+    loop's clock, and so do the blocks and the ``Date`` of every answer: they begin with the wall clock, cut to whole
+    seconds, and go on by the loop. Leaving the block resets every connection and leaves no task and no socket, also
+    when cancelled.
 
     Raises:
         OSError: the port is taken.
@@ -70,16 +73,16 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         settings = self.settings
+        clock = Clock(datetime.now(UTC))
         self.chain = Chain(
             seed=settings.seed,
-            # The service's clock is the wall clock: its Date header and its blocks agree.
-            start=datetime.now(UTC),
+            start=clock.start,
             block_interval=settings.block_interval,
             transactions=settings.transactions,
             portions=settings.portions,
         )
         self._tokens = Tokens()
-        self._emitter = Emitter(self.chain, self.ledger, settings)
+        self._emitter = Emitter(self.chain, clock, self.ledger, settings)
         self._service = Service(
             settings=settings,
             tokens=self._tokens,
@@ -91,6 +94,7 @@ class Simulator:
         upgrades, queries = Upgrades(self._service), Queries(self._service, oauth)
         self.faults = Faults(self._service, upgrades, queries, oauth, self._take_down)
         app = web.Application(client_max_size=_LARGEST_BODY)
+        app.on_response_prepare.append(clock.stamp)
         app.router.add_get("/graphql", upgrades.handle)
         app.router.add_post("/graphql", queries.handle)
         app.router.add_post("/oauth2/token", oauth.token_endpoint)

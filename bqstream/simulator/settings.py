@@ -23,7 +23,8 @@ class Behaviour:
     ``cut``       a block's rows are cut into messages of 1 to so many rows a cube, at the block's end.
     ``shuffle``   the rows of a portion come in another order.
     ``max_rows``  a message is cut short at so many rows a cube, and the rest is not sent: the service's own limit
-                  is 800 (start/errors). The ledger still counts what was left out.
+                  is 800 unless the cube sets one itself, which then holds alone (subscriptions/subscription). The
+                  ledger still counts what was left out.
     """
 
     lag: float = 0.0
@@ -52,7 +53,13 @@ class Settings:
     ``syntax_error``     "error" on the operation, or "close" with 4500, as the reference server does.
     ``cap``, ``over_cap``  subscriptions the plan allows, and what happens to one too many (plans/rate-limits).
     ``query_lag``        how much later the query side sees a row than the stream.
-    ``row_cap``          rows in one query's answer (graphql/limits).
+    ``query_partial``    whether a query sees what has come of a block before it is whole.
+    ``row_cap``          rows of a cube in one query's answer (graphql/limits).
+    ``realtime_window``  how far before the head the realtime dataset, which is a query's own, begins; None: with the
+                         chain. What is older is left out in silence (graphql/dataset/realtime).
+    ``archive_lag``      how far before the head the archive dataset ends (graphql/dataset/archive).
+    ``reprice``          how much of itself a JSON float differs by, at most, when it is queried: 0.01 is one in a
+                         hundred. It is the same in every query.
     ``queue_messages``, ``queue_bytes``  what may wait for one socket's reader before it is shed with 1013.
     ``send_buffer``      bytes in the operating system's send buffer, so that a slow reader shows sooner.
     ``compression``      whether permessage-deflate is taken (RFC 7692).
@@ -77,7 +84,11 @@ class Settings:
     cap: int | None = None
     over_cap: OverCap = "silent"
     query_lag: float = 0.0
+    query_partial: bool = False
     row_cap: int = 25_000
+    realtime_window: float | None = None
+    archive_lag: float = 0.0
+    reprice: float = 0.0
     queue_messages: int = 65_536
     queue_bytes: int = 64 * 1024 * 1024
     send_buffer: int | None = None

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from . import carriage, wire
-from .answers import Prepared, Refusal, prepare
+from .answers import Prepared, Refusal, View, prepare
 from .carriage import Portion
 from .chain import Block, Chain
 from .counters import Counters, SocketRecord
@@ -51,8 +51,17 @@ class Service:
 
     def answer(self, prepared: Prepared) -> dict[str, Any]:
         """A query's answer, as late and as long as the query side gives it."""
-        upto = self.emitter.visible(self.settings.query_lag)
-        return prepared.answer(self.chain, upto=upto, row_cap=self.settings.row_cap)
+        settings = self.settings
+        upto, portions = self.emitter.seen(settings.query_lag)
+        view = View(
+            upto=upto,
+            portions=portions if settings.query_partial else 0,
+            row_cap=settings.row_cap,
+            realtime_window=settings.realtime_window,
+            archive_lag=settings.archive_lag,
+            reprice=settings.reprice,
+        )
+        return prepared.answer(self.chain, view)
 
 
 @dataclass(eq=False, slots=True)
@@ -77,7 +86,8 @@ class Operation:
         """Send what was held of this block."""
         if self.held:
             held, self.held = self.held, []
-            for data in carriage.messages(self.socket.behaviour, f"{self.socket.number}:{block.hash}", held):
+            seed = f"{self.socket.number}:{block.hash}"
+            for data in carriage.messages(self.socket.behaviour, seed, held, self.prepared.limited):
                 self.socket.outbox.data(b"%b%b}" % (self.prefix, carriage.encode(data)))
 
 
@@ -389,12 +399,17 @@ class Socket:
         if token is not None:
             self.record.token = token.number
             if token.expires_at < math.inf:
-                loop = asyncio.get_running_loop()
-                self._timers.append(loop.call_at(token.expires_at, self._check_expiry))
+                self._await_expiry(token)
 
-    def _check_expiry(self) -> None:
-        if self.token is not None and self.token.expired:
+    def _await_expiry(self, token: IssuedToken) -> None:
+        timer = asyncio.get_running_loop().call_at(token.expires_at, self._check_expiry, token)
+        self._timers.append(timer)
+
+    def _check_expiry(self, token: IssuedToken) -> None:
+        if token.expired:
             self.token_expired()
+        else:
+            self._await_expiry(token)  # a loop's timers may be early by its clock's resolution
 
     def _data_sent(self) -> None:
         self.record.messages += 1

@@ -18,12 +18,13 @@ _LARGEST_MESSAGE = 16 * 1024 * 1024
 
 @dataclass(kw_only=True)
 class HttpFault:
-    """``left`` requests are refused with this answer."""
+    """``left`` requests are refused with this answer; ``message``: with that of a GraphQL error, and no data."""
 
     left: int = 0
     status: int = 503
     retry_after: float | None = None
     body: str = ""
+    message: str | None = None
 
     def take(self) -> web.Response | None:
         """The refusal of one request, while some are left."""
@@ -31,6 +32,9 @@ class HttpFault:
             return None
         self.left -= 1
         headers = {} if self.retry_after is None else {"Retry-After": f"{self.retry_after:g}"}
+        if self.message is not None:
+            errors = {"errors": [{"message": self.message}]}
+            return web.json_response(errors, status=self.status, headers=headers)
         return web.Response(status=self.status, text=self.body, headers=headers)
 
 

@@ -71,13 +71,18 @@ class Leaf:
 
     @property
     def learnable(self) -> bool:
-        """Whether a filter may pin it: not what belongs to the block, and not the field that is kept uniform."""
-        return self.scope != BLOCK and self.path[-1] != "Nonce"
+        """Whether a filter may pin it: not what follows from the block, and not the field that is kept uniform."""
+        return self.scope != BLOCK and self.path[-1] != "Nonce" and self.kind is not interval
 
     @property
     def monotonic(self) -> bool:
         """Whether it never falls from one block to the next."""
         return self.path[0] == "Block" and self.path[1:] in _MONOTONIC
+
+    @property
+    def behind(self) -> bool:
+        """Whether it is a time that is never after the block's own, as the start of an interval is."""
+        return self.kind is interval and self.path[-1] == "Start"
 
 
 @lru_cache(maxsize=65_536)
@@ -317,14 +322,8 @@ def asset(column: str) -> Kind:
         if column == "id":
             known = address_of("EVM", 10_000 + which) if leaf.path[-2].endswith("Token") else None
             return f"bid:eth:{known}" if known else f"bid:{symbol.lower()}"
-        fields = {
-            "symbol": symbol,
-            "name": name,
-            "decimals": decimals,
-            "native": which == 0,
-            "fungible": which < 28,
-        }
-        return fields[column]
+        told = {"symbol": symbol, "name": name, "decimals": decimals}
+        return (told | {"native": which == 0, "fungible": which < 28})[column]
 
     return make
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bqstream.simulator.answers import Prepared, Refusal, prepare, rows_of
+from bqstream.simulator.answers import Prepared, Refusal, View, prepare, rows_of
 from bqstream.simulator.chain import Block, Chain
 
 TRANSFERS = """{ EVM(network: eth) { Transfers%s {
@@ -40,8 +40,8 @@ def mined(chain: Chain, blocks: int) -> list[Block]:
     return [chain.mine() for _ in range(blocks)]
 
 
-def answered(chain: Chain, document: str, variables: dict[str, Any] | None = None, **more: int) -> list[Any]:
-    return rows(asked(document, variables).answer(chain, **more)["data"])
+def answered(chain: Chain, document: str, variables: dict[str, Any] | None = None, **view: Any) -> list[Any]:
+    return rows(asked(document, variables).answer(chain, View(**view))["data"])
 
 
 def refused(
@@ -262,10 +262,10 @@ def test_rows_may_be_equal_where_little_is_selected() -> None:
     assert max(counted(found).values()) > 1
 
 
-def test_a_message_carries_at_most_800_rows_unless_the_document_says_so() -> None:
+def test_a_portion_holds_every_row_unless_the_document_sets_a_limit() -> None:
     block = Chain(transactions=1000, portions=1).mine()
     every = "subscription { EVM { Transfers%s { Transfer { Index } } } }"
-    assert len(rows(*emitted(asked(every % ""), block))) == 800
+    assert len(rows(*emitted(asked(every % ""), block))) > 1500
     assert len(rows(*emitted(asked(every % "(limit: {count: 1200})"), block))) == 1200
     assert len(rows(*emitted(asked(every % "(limit: {count: 3, offset: 1})"), block))) == 3
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -96,6 +98,143 @@ async def test_a_document_that_was_sent_with_fields_added_is_judged_as_it_was_wr
         assert simulator.ledger.started(TRADES) is not None
         with pytest.raises(LookupError):
             simulator.ledger.verdict(written.replace("DEXTrades", "Transfers"), bare)
+
+
+OWN = "subscription { EVM(network: eth) { DEXTrades { Trade { Buy { Amount } } } } }"
+ENLARGED = OWN.replace("} } } }", "} } bqs_Block: Block { Number } bqs_Tx: Transaction { Hash } } }")
+
+
+def bare(rows: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Rows of the enlarged document as the user's own would have brought them."""
+    return [(cube, {"Trade": row["Trade"]}) for cube, row in rows]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("own", ["never", "later", "earlier"])
+async def test_a_document_is_owed_from_when_it_first_went_live_be_it_enlarged(own: str) -> None:
+    async with Simulator(**QUICK) as simulator:
+        await simulator.blocks(2)
+        if own == "earlier":
+            async with subscribed(simulator, document=OWN) as peer:
+                await peer.data()
+            started = simulator.ledger.started(OWN)
+        async with subscribed(simulator, document=ENLARGED) as peer:
+            await peer.data()
+            if own == "later":
+                await simulator.blocks(2)
+                await peer.subscribe(OWN, "2")
+                await simulator.blocks(2)
+            await settle(simulator, peer)
+            rows = bare([pair for pair in peer.rows if "bqs_Tx" in pair[1]])
+        verdict = simulator.ledger.verdict(OWN, rows)
+        if own == "earlier":
+            assert simulator.ledger.started(OWN) == started
+            assert verdict.lost == verdict.emitted - len(rows) > 0
+        else:
+            assert simulator.ledger.started(OWN) == simulator.ledger.started(ENLARGED) > 0  # type: ignore[operator]
+            assert verdict.exact
+            assert [(cube, row) for _, cube, row in simulator.ledger.rows(OWN)] == rows
+            assert simulator.ledger.verdict(OWN, rows[1:]).lost == 1
+            assert simulator.ledger.verdict(OWN, [*rows, rows[-1]]).repeated == 1
+
+
+@pytest.mark.asyncio
+async def test_an_enlarged_document_is_known_by_its_variables_too() -> None:
+    variables = {"n": "bsc"}
+
+    def asked(document: str) -> str:
+        return document.replace("subscription", "subscription ($n: Network!)").replace("eth", "$n")
+
+    async with Simulator(**QUICK) as simulator, subscribed(simulator, document=ENLARGED) as peer:
+        await simulator.blocks(2)
+        await peer.subscribe(asked(ENLARGED), "2", variables=variables)
+        await peer.data()
+        await simulator.blocks(2)
+        await settle(simulator, peer)
+        eth, bsc = simulator.ledger.started(OWN), simulator.ledger.started(asked(OWN), variables)
+        assert eth is not None
+        assert bsc is not None
+        assert eth < bsc
+        owed = [(cube, row) for _, cube, row in simulator.ledger.rows(asked(OWN), variables)]
+        assert simulator.ledger.verdict(asked(OWN), owed, variables).exact
+        assert simulator.ledger.started(asked(OWN), {"n": "base"}) is None
+        with pytest.raises(LookupError):
+            simulator.ledger.verdict(asked(OWN), owed, {"n": "base"})
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "other",
+    [
+        ENLARGED.replace("eth", "bsc"),
+        ENLARGED.replace("DEXTrades", "DEXTrades(where: {Trade: {Index: {lt: 5}}})"),
+        ENLARGED.replace("DEXTrades", "DEXTrades(limit: {count: 5})"),
+        ENLARGED.replace("Amount", "AmountInUSD"),
+        OWN.replace("} } } }", "} } count } }"),
+    ],
+)
+async def test_a_document_that_asks_for_other_rows_is_not_taken_for_the_enlarged_one(other: str) -> None:
+    async with Simulator(**QUICK) as simulator, subscribed(simulator, document=other) as peer:
+        await peer.data()
+        assert simulator.ledger.started(OWN) is None
+        with pytest.raises(LookupError):
+            simulator.ledger.verdict(OWN, [])
+        await simulator.blocks(2)
+        await peer.subscribe(ENLARGED, "2")
+        await peer.catch_up()
+        await settle(simulator, peer)
+        begun = simulator.ledger.started(OWN)
+        assert begun == simulator.ledger.started(ENLARGED)
+        assert begun > simulator.ledger.started(other)  # type: ignore[operator]
+
+
+@pytest.mark.asyncio
+async def test_a_document_with_more_in_it_is_not_taken_for_one_that_went_live_itself() -> None:
+    """Its rows are owed from its own start; without one of its own, from that of the greater."""
+    greater = OWN.replace("Amount", "Amount PriceInUSD")
+    async with Simulator(**QUICK) as simulator, subscribed(simulator, document=greater) as peer:
+        await peer.data()
+        first = simulator.ledger.verdict(OWN, []).emitted
+        assert first > 0
+        assert simulator.ledger.started(OWN) is None
+        await simulator.blocks(3)
+        await peer.subscribe(OWN, "2")
+        await peer.catch_up()
+        await settle(simulator, peer)
+        assert simulator.ledger.started(OWN) > simulator.ledger.started(greater)  # type: ignore[operator]
+        assert simulator.ledger.verdict(OWN, []).emitted < simulator.ledger.verdict(greater, []).emitted
+
+
+@pytest.mark.asyncio
+async def test_an_aggregate_has_no_form_but_its_own() -> None:
+    sums = "subscription { EVM(network: eth) { DEXTrades { Trade { Dex { ProtocolName } } count } } }"
+    finer = sums.replace("count }", "count bqs_Block: Block { Number } }")
+    async with Simulator(**QUICK) as simulator, subscribed(simulator, document=finer) as peer:
+        await peer.data()
+        assert simulator.ledger.started(sums) is None
+        with pytest.raises(LookupError):
+            simulator.ledger.verdict(sums, [])
+
+
+@pytest.mark.asyncio
+async def test_a_copy_from_before_the_start_in_its_second_is_early_and_a_copy_too_many_is_repeated() -> None:
+    coarse = "subscription { EVM(network: eth) { DEXTrades { Block { Time } } } }"
+    async with Simulator(**QUICK) as simulator:
+        await simulator.blocks(2)
+        async with subscribed(simulator, document=coarse) as peer:
+            await peer.data()
+            await settle(simulator, peer)
+            (first, *_), rows = simulator.ledger.rows(coarse), peer.rows
+        before = [
+            (cube, row)
+            for emission, cube, row in simulator.ledger.rows(coarse, since=0)
+            if emission.sequence < first[0].sequence and emission.block.time == first[0].block.time
+        ]
+        verdict = simulator.ledger.verdict(coarse, rows + before)
+        assert verdict.exact
+        assert verdict.early == len(before)
+        verdict = simulator.ledger.verdict(coarse, [*rows, *before, rows[0]])
+        assert (verdict.early, verdict.repeated, verdict.lost, verdict.foreign) == (len(before), 1, 0, 0)
 
 
 @pytest.mark.asyncio

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -139,7 +140,7 @@ async def test_a_query_needs_a_token_that_is_valid() -> None:
 
 @pytest.mark.asyncio
 async def test_an_emitter_that_fails_is_heard_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken() -> Any:
+    def broken(at: datetime) -> Any:
         raise RuntimeError("no more blocks")
 
     simulator = await Simulator(**QUICK).__aenter__()
