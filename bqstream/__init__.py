@@ -2,6 +2,7 @@
 
 from . import events
 from ._version import __version__
+from .checkpoint import Checkpoint
 from .client import Client, connect
 from .config import Backoff, Buffer, Timeouts
 from .credentials import ClientCredentials, ShortTermToken, StaticToken
@@ -19,7 +20,7 @@ from .errors import (
     TokenRefused,
     UsageError,
 )
-from .message import Gap, Message
+from .message import Fork, Gap, Message, Undo
 from .status import Status
 from .subscription import Subscription
 
@@ -28,11 +29,13 @@ __all__ = [
     "BqstreamError",
     "Buffer",
     "BufferOverflow",
+    "Checkpoint",
     "Client",
     "ClientCredentials",
     "ConnectionGivenUp",
     "CredentialsRefused",
     "DocumentRefused",
+    "Fork",
     "Gap",
     "GapFound",
     "Message",
@@ -46,6 +49,7 @@ __all__ = [
     "Timeouts",
     "Token",
     "TokenRefused",
+    "Undo",
     "UsageError",
     "__version__",
     "connect",

@@ -11,6 +11,7 @@ import ssl
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Never, Self, TypeVar
@@ -19,17 +20,21 @@ import aiohttp
 import anyio
 
 from . import events
+from .checkpoint import Checkpoint
 from .clock import Clock
+from .closer import Closer
 from .config import Backoff, Buffer, Timeouts
 from .credentials.exchange import Service
 from .credentials.keeper import Keeper
 from .credentials.providers import Credentials, as_credentials
 from .credentials.token import HeldToken
 from .delivery.document import Document
+from .delivery.plan import Dataset, Identities
 from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
 from .message import Gap
+from .order import Order
 from .protocol import request
 from .query import Queries
 from .session.dialer import Dialer, Network, Subprotocol
@@ -63,6 +68,8 @@ class Client:
         connections: over how many links operations are spread.
         on_event: called with every lifecycle event (``bqstream.events``), on the event loop; keep it quick.
         timeouts, backoff, buffer: see ``Timeouts``, ``Backoff`` and ``Buffer``.
+        backfill: "auto" closes gaps by queries, about 5 points each; "off" names them.
+        dataset: where to ask for rows that the "realtime" dataset does not hold any more: "combined" or "archive".
         tls: an ``ssl.SSLContext`` of your own, for a private CA, say; by default the system's CAs are trusted.
         proxy: True takes it from the environment, a URL names one, ``None`` goes without.
         compression: offer permessage-deflate; it saves traffic and costs half the speed.
@@ -88,6 +95,8 @@ class Client:
         timeouts: Timeouts | None = None,
         backoff: Backoff | None = None,
         buffer: Buffer | None = None,
+        backfill: Literal["auto", "off"] = "auto",
+        dataset: Dataset = "realtime",
         tls: ssl.SSLContext | None = None,
         proxy: str | bool | None = True,
         compression: bool = False,
@@ -99,6 +108,8 @@ class Client:
         _one_of("handover", handover, ("overlap", "replace"))
         _one_of("engine", engine, ("auto", "websockets"))
         _one_of("subprotocol", subprotocol, ("auto", "graphql-transport-ws", "graphql-ws"))
+        _one_of("backfill", backfill, ("auto", "off"))
+        _one_of("dataset", dataset, ("realtime", "combined", "archive"))
         _whole("connections", connections)
         _whole("max_message_bytes", max_message_bytes)
         for name, value, kind in (
@@ -125,6 +136,8 @@ class Client:
         self._timeouts = timeouts or Timeouts()
         self._backoff = backoff or Backoff()
         self._buffer = buffer or Buffer()
+        self._backfill: Literal["auto", "off"] = backfill
+        self._dataset: Dataset = dataset
         self._network = Network(
             tls=tls,
             proxy=proxy,
@@ -141,6 +154,8 @@ class Client:
         self._closing: asyncio.Event | None = None
         self._session: Session | None = None
         self._queries: Queries | None = None
+        self._closer: Closer | None = None
+        self._refused_hidden: set[str] = set()  # documents that the service does not take with hidden fields
 
     def __repr__(self) -> str:
         return f"<Client of {self._endpoint.http}, {self.status().state}, {len(self._open)} subscriptions>"
@@ -214,6 +229,8 @@ class Client:
         closed = ConnectionGivenUp("the client was closed")
         try:
             async with http, anyio.create_task_group() as tasks:
+                assert self._queries is not None
+                self._closer = Closer(self._queries, tasks, self._clock)
                 tasks.start_soon(keeper.run)
                 tasks.start_soon(session.run)
                 await self._closing.wait()
@@ -227,7 +244,7 @@ class Client:
             raise bug from None
         finally:
             self._end_all(closed)
-            self._session = self._queries = self._keeper = None
+            self._session = self._queries = self._keeper = self._closer = None
 
     def _wire(self) -> tuple[Keeper, Session, aiohttp.ClientSession]:
         """Make the parts and join them; asyncio objects belong to the running loop, so not before now."""
@@ -283,6 +300,12 @@ class Client:
         operation_name: str | None = None,
         buffer: Buffer | None = None,
         on_gap: Literal["continue", "raise"] = "continue",
+        resume: Checkpoint | None = None,
+        since: datetime | timedelta | int | None = None,
+        identity: Identities = None,
+        backfill: Literal["auto", "off"] | None = None,
+        dataset: Dataset | None = None,
+        undo: bool = False,
         **unknown: Never,
     ) -> Subscribing:
         """Subscribe ``document``: await the result, or enter it with ``async with``, to have the subscription.
@@ -292,7 +315,16 @@ class Client:
             variables: for the document; JSON values.
             operation_name: which subscription of the document, where it has several.
             buffer: in place of the client's.
-            on_gap: "raise" ends the subscription with ``GapFound`` where rows may be missing.
+            on_gap: "raise" ends the subscription with ``GapFound`` where rows are missing that cannot be brought.
+            resume: a checkpoint of this document, variables and endpoint: what came since then is brought first, and
+                nothing is repeated.
+            since: the same from a moment on: a ``datetime``, an age (``timedelta``), or a block's number (Solana's
+                slot). A checkpoint wins.
+            identity: by cube, the paths of fields that tell its rows apart (``{"Transfers": ["Transaction.Hash",
+                "Log.Index"]}``) in place of those that are known; False: compare rows by their content alone.
+            backfill: "off" names gaps and sends no query; in place of the client's.
+            dataset: where to ask for rows that the "realtime" dataset does not hold any more: "combined" or "archive".
+            undo: tell with each message which rows a fork takes back (``message.undo``); every row is decoded for it.
 
         It is ready once it was sent on a live link; while none can be had that waits, as ``Backoff`` says.
 
@@ -305,26 +337,46 @@ class Client:
         """
         _none_unknown(unknown, Client.subscribe)
         _one_of("on_gap", on_gap, ("continue", "raise"))
+        if backfill is not None:
+            _one_of("backfill", backfill, ("auto", "off"))
+        if dataset is not None:
+            _one_of("dataset", dataset, ("realtime", "combined", "archive"))
         if buffer is not None and not isinstance(buffer, Buffer):
             raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
+        if resume is not None and not isinstance(resume, Checkpoint):
+            raise UsageError(
+                f"resume takes a Checkpoint, not {type(resume).__name__}: Checkpoint.load(path) reads one"
+            )
 
         async def opened() -> Subscription:
             parsed = Document.parse(document, operation_name)
             parsed.require("subscription")
-            request = _request(parsed, variables)
-            return await self._subscribe(request, buffer or self._buffer, on_gap, parsed.cubes)
+            _no_values(parsed, variables)
+            order = Order(
+                document=parsed,
+                variables=variables,
+                buffer=buffer or self._buffer,
+                on_gap=on_gap,
+                resume=resume,
+                since=since,
+                identity=identity,
+                backfill=(backfill or self._backfill) == "auto",
+                dataset=dataset or self._dataset,
+                undo=undo,
+            )
+            return await self._subscribe(order)
 
         return Subscribing(opened)
 
-    async def _subscribe(
-        self, request: bytes, buffer: Buffer, on_gap: str, cubes: tuple[str, ...] = ()
-    ) -> Subscription:
+    async def _subscribe(self, order: Order) -> Subscription:
         session = self._opened(self._session)
         key = next(self._keys)
+        plan = order.plan(hidden=order.document.text not in self._refused_hidden)
+        fingerprint = order.fingerprint(self._endpoint.http)
 
         def gap_named(gap: Gap) -> None:
             self._emit(events.GapNamed(at=events.moment(self._clock.wall()), operation=key, gap=gap))
-            if on_gap == "raise":
+            if order.on_gap == "raise" and gap.is_hole:
                 self._forget(operation)
                 stream.failed(GapFound(gap), self._clock.monotonic())
 
@@ -337,18 +389,30 @@ class Client:
         def parked(resumed: bool) -> None:
             self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=resumed))
 
+        def plain() -> bytes:
+            """The service refused hidden fields: the user's own document is sent, and that is remembered."""
+            self._refused_hidden.add(order.document.text)
+            stream.replan(order.plan(hidden=False))
+            return _request(order.document, order.variables)
+
         stream: Stream = Stream(
-            buffer=buffer,
+            buffer=order.buffer,
             clock=self._clock,
             on_gap=gap_named,
             on_parked=parked,
             on_ready=ready,
             on_room=lambda: session.has_room(operation),
+            on_queries=lambda: self._close_gap(stream),
+            plan=plan,
+            cubes=order.document.cubes,
+            fingerprint=fingerprint,
+            start=order.start(plan, fingerprint, self._clock),
+            undo=order.undo,
             lag=self._timeouts.grace,
             pause=self._timeouts.block,
-            cubes=cubes,
         )
-        operation: Operation = Operation(key, request, stream)
+        request = _request(order.document, order.variables, plan.text)
+        operation: Operation = Operation(key, request, stream, fallback=plain if plan.hides else None)
         subscription = Subscription(stream, lambda: self._forget(operation), key)
         held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
         self._open[key] = (operation, stream)
@@ -361,6 +425,10 @@ class Client:
             await subscription.aclose()
             raise
         return subscription
+
+    def _close_gap(self, stream: Stream) -> None:
+        if self._closer is not None:
+            self._closer.close(stream)
 
     def _forget(self, operation: Operation) -> None:
         if self._open.pop(operation.key, None) is not None and self._session is not None:
@@ -441,10 +509,15 @@ def _leaf(error: Exception) -> Exception:
     return error
 
 
-def _request(document: Document, variables: Mapping[str, Any] | None) -> bytes:
+def _request(document: Document, variables: Mapping[str, Any] | None, text: str | None = None) -> bytes:
     if isinstance(variables, Mapping):
         variables = {**document.values, **variables}
-    return request(document.text, variables or document.values or None, document.operation_name)
+    return request(text or document.text, variables or document.values or None, document.operation_name)
+
+
+def _no_values(document: Document, variables: object) -> None:
+    """Raise UsageError for variables that are no mapping of JSON values, before anything is made of them."""
+    _request(document, variables)  # type: ignore[arg-type]
 
 
 def _none_unknown(unknown: Mapping[str, object], function: Callable[..., object]) -> None:

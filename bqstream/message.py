@@ -1,17 +1,20 @@
-"""What a user is handed: messages, and the gaps between them."""
+"""What a user is handed: messages, the gaps between them, and what forks take back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
+from .checkpoint import Checkpoint
 from .errors import OperationFailed, UsageError
 
-GapCause = Literal["lost", "handover", "replaced", "quiet", "parked", "dropped"]
+GapCause = Literal[
+    "lost", "handover", "replaced", "quiet", "parked", "dropped", "truncated", "resumed", "since"
+]
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -19,14 +22,20 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 class Gap:
     """A range in which rows may not have been delivered.
 
+    It is *closed* once queries have brought what was missing, or have shown that nothing was; it is a *hole* where
+    ``reason`` says why that cannot be; else it is being closed.
+
     ``start``  when the last row before the range came in, or the subscription or the hand-over started; UTC. It is
                the time of arrival: the service published the row earlier, by as much as its data lagged.
-    ``end``    when the first row after it came in; ``None`` while the range is open.
+    ``end``    when the first row after it came in, or when it was closed; ``None`` while the range is open.
     ``cause``  "lost" (the link went), "handover" (a hand-over that could not be proven), "replaced" (the old link
                was closed first), "quiet" (nothing came on either link, which proves nothing), "parked" and
-               "dropped" (the reader was slow).
+               "dropped" (the reader was slow), "truncated" (a message as long as the service's limit of rows),
+               "resumed" and "since" (what came before this subscription and was asked for).
     ``cubes``  response keys the range belongs to; empty where it is all of them.
+    ``low``, ``high``  the range on the chain, as far as it is known: a block's number, slot or height, or its time.
     ``detail`` what happened, for a person.
+    ``how``    how it was closed.
     """
 
     start: datetime
@@ -34,11 +43,23 @@ class Gap:
     cause: GapCause
     cubes: tuple[str, ...] = ()
     detail: str = ""
+    low: str | None = None
+    high: str | None = None
+    closed: bool = False
+    how: str = ""
+    reason: str | None = None
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether its rows will not come."""
+        return self.reason is not None
 
     def __str__(self) -> str:
         end = self.end.isoformat() if self.end else "now"
         where = f" of {', '.join(self.cubes)}" if self.cubes else ""
-        return f"{self.cause}{where}, {self.start.isoformat()} to {end}: {self.detail}"
+        state = f"closed: {self.how}" if self.closed else self.reason or "being closed"
+        said = self.detail if state in self.detail else f"{self.detail}; {state}"
+        return f"{self.cause}{where}, {self.start.isoformat()} to {end}: {said}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +70,37 @@ class Crossed:
     merged: int
 
 
+class Origin(Protocol):
+    """What a message asks of the stream that it came from."""
+
+    def shown(self, raw: bytes) -> bytes: ...
+    def strip(self, data: Any) -> None: ...
+    def checkpoint(self, number: int) -> Checkpoint: ...
+    def forks(self, number: int) -> tuple[Fork, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """A block that took another one's place: ``height`` was delivered with the hash ``replaced`` before."""
+
+    cube: str
+    height: int
+    hash: str
+    replaced: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Rows that were delivered and are taken back, since the chain went on from another branch.
+
+    ``forks``  the blocks that took the others' places.
+    ``rows``   the rows of those others, and of all that followed on them, by the cube's response key, newest first.
+    """
+
+    forks: tuple[Fork, ...]
+    rows: Mapping[str, tuple[Any, ...]]
+
+
 class Message:
     """One ``next`` payload, decoded when it is first looked at.
 
@@ -56,47 +108,85 @@ class Message:
     that no double holds; the messages that follow are none the worse.
 
     Attributes:
-        raw: the payload as it came (JSON, UTF-8), or encoded anew where rows were taken out.
         received: when it came in, seconds since the epoch.
-        link: the number of the link that brought it.
+        link: the number of the link that brought it; 0 where a query did.
         replayed: whether a query brought it, not the stream.
         cubes: the response keys of the document's cubes; empty where they are not known.
+        undo: with ``undo=True``, the rows that are taken back before this message's are taken; else None.
     """
 
-    __slots__ = ("_payload", "cubes", "link", "raw", "received", "replayed")
+    __slots__ = ("_number", "_origin", "_payload", "_wire", "cubes", "link", "received", "replayed", "undo")
 
     def __init__(
         self,
-        raw: bytes,
+        wire: bytes,
         *,
         received: float,
         link: int,
         replayed: bool = False,
         cubes: tuple[str, ...] = (),
+        origin: Origin | None = None,
+        number: int = 0,
     ) -> None:
-        self.raw = raw
+        self._wire = wire
         self.received = received
         self.link = link
         self.replayed = replayed
         self.cubes = cubes
+        self.undo: Undo | None = None
+        self._origin = origin
+        self._number = number
         self._payload: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<Message of {len(self.raw)} bytes, link {self.link}, {self.received_at.isoformat()}>"
+        return f"<Message of {self.size} bytes, link {self.link}, {self.received_at.isoformat()}>"
+
+    @property
+    def size(self) -> int:
+        """How many bytes came."""
+        return len(self._wire)
+
+    @property
+    def raw(self) -> bytes:
+        """The payload as it came (JSON, UTF-8), or encoded anew where rows or fields were taken out."""
+        return self._wire if self._origin is None else self._origin.shown(self._wire)
 
     @property
     def received_at(self) -> datetime:
         """When it came in; UTC."""
         return datetime.fromtimestamp(self.received, UTC)
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where a new process goes on if all rows up to and including this message are safe.
+
+        It can be had for as long as the message is among those of the last minute. Raises UsageError after that, and
+        for a message that belongs to no subscription.
+        """
+        if self._origin is None:
+            raise UsageError("this message belongs to no subscription, so that there is no checkpoint")
+        return self._origin.checkpoint(self._number)
+
+    @property
+    def forks(self) -> tuple[Fork, ...]:
+        """Blocks of this message that take the place of others, of the same height, that were delivered before.
+
+        Known of the last minute's messages, as far as a cube's rows show their block's hash; where this is asked of
+        one message, every one since the last that was asked is decoded.
+        """
+        return () if self._origin is None else self._origin.forks(self._number)
+
     def _decoded(self) -> dict[str, Any]:
         if self._payload is None:
             try:
-                self._payload = _decode(self.raw)
+                payload = _decode(self._wire)
             except (msgspec.MsgspecError, ValueError, RecursionError) as error:
                 raise OperationFailed(
                     f"a payload cannot be decoded, its bytes are in message.raw: {error}"
                 ) from None
+            if self._origin is not None:
+                self._origin.strip(payload.get("data"))
+            self._payload = payload
         return self._payload
 
     @property

@@ -44,7 +44,11 @@ class Queries:
         self._backoff = backoff
 
     async def execute(self, request: bytes) -> Any:
-        """Send ``request`` (the JSON text of the payload) and give the answer's ``data``.
+        """Send ``request`` (the JSON text of the payload) and give the answer's ``data``, decoded; see `fetch`."""
+        return _decoded(await self.fetch(request))
+
+    async def fetch(self, request: bytes) -> msgspec.Raw:
+        """Send ``request`` (the JSON text of the payload) and give the answer's ``data`` as it came.
 
         Raises:
             DocumentRefused, PlanError, TokenRefused, ConnectionGivenUp: as the service refused.
@@ -76,7 +80,7 @@ class Queries:
                 f"no answer to the query within {self._timeouts.query:g} s{why}"
             ) from None
 
-    async def _post(self, request: bytes, token: str) -> Any:
+    async def _post(self, request: bytes, token: str) -> msgspec.Raw:
         """One try. Raises _Refused, and OperationFailed for data that is not whole."""
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         try:
@@ -107,17 +111,17 @@ def _unsent(error: aiohttp.ClientError) -> Verdict:
     )
 
 
-def _result(response: aiohttp.ClientResponse, body: bytes, token: str) -> Any:
+def _result(response: aiohttp.ClientResponse, body: bytes, token: str) -> msgspec.Raw:
     answer, status = _parse(body), response.status
     # A refused document may come with 400 (GraphQL over HTTP, section 6.4), which else means the request.
     if answer is not None and status in (200, 400):
-        data = answer.get("data")
-        if answer.get("errors"):
+        data = answer.data if bytes(answer.data) not in (b"", b"null") else None
+        if bytes(answer.errors) not in (b"", b"null", b"[]", b"{}", b'""'):
             errors = error_list(_without(token, body).encode())
             verdict = classify_errors(errors)
             if data is None:
                 raise _Refused(verdict, errors)
-            raise OperationFailed(verdict.why, errors, data)
+            raise OperationFailed(verdict.why, errors, _decoded(data))
         if data is not None and status == 200:
             return data
     if status == 200:
@@ -134,9 +138,21 @@ def _without(token: str, body: bytes) -> str:
     return text
 
 
-def _parse(body: bytes) -> dict[str, Any] | None:
+class _Answer(msgspec.Struct):
+    data: msgspec.Raw = msgspec.Raw(b"")
+    errors: msgspec.Raw = msgspec.Raw(b"")
+
+
+def _parse(body: bytes) -> _Answer | None:
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        body.decode()  # the decoder passes over what it need not look at
+        return msgspec.json.decode(body, type=_Answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return answer if isinstance(answer, dict) else None
+
+
+def _decoded(data: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise OperationFailed(f"the answer cannot be decoded: {error}") from None

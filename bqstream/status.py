@@ -31,6 +31,10 @@ class SubscriptionStatus:
     ``merged``    rows that came on two links and were delivered once.
     ``dropped``   messages that were let go because the reader was slow; each stands in a gap.
     ``unproven``  whether its newest crossing still lacks the proof that nothing fell between two links.
+    ``closing``   whether a gap is being closed.
+    ``queries``   queries that were answered to close gaps, each about 5 points a cube (ide/points).
+    ``backfilled``  rows that they brought.
+    ``truncated`` messages as long as the service's own limit of rows, whose blocks were asked for again.
     """
 
     operation: int
@@ -42,6 +46,10 @@ class SubscriptionStatus:
     gaps: int
     parked: bool
     unproven: bool
+    closing: bool
+    queries: int
+    backfilled: int
+    truncated: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,4 +113,8 @@ def _subscription(key: int, stream: Stream) -> SubscriptionStatus:
         gaps=len(stream.gaps),
         parked=stream.parked,
         unproven=stream.unproven,
+        closing=stream.closing,
+        queries=stream.queries,
+        backfilled=stream.backfilled,
+        truncated=stream.truncated,
     )

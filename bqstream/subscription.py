@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self
 
+from .checkpoint import Checkpoint
 from .delivery.stream import Stream
 from .errors import UsageError
 from .message import Gap, Message, require_cube
@@ -45,6 +47,20 @@ class Subscription:
     def gaps(self) -> tuple[Gap, ...]:
         """Every range in which rows may not have been delivered, oldest first; the newest may still be open."""
         return tuple(self._stream.gaps)
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where a new process goes on if every message before the one in hand is safe.
+
+        The message in hand counts once the reader asks for the next; what waits in the buffer does not. Cubes that
+        cannot be asked again (``Gap.reason`` says why) are not in it.
+        """
+        return self._stream.safe()
+
+    @property
+    def closing(self) -> bool:
+        """Whether a gap is being closed at this moment: live messages may be held back until it is."""
+        return self._stream.closing
 
     # ------------------------------------------------------------------ reading
 
@@ -94,7 +110,8 @@ class Subscription:
         """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
 
         After a ``break`` another call goes on with the next row of the same message; one for another cube with the
-        next message. Errors that came beside the rows are in ``Message.errors`` alone.
+        next message. Errors that came beside the rows are in ``Message.errors`` alone. With ``undo=True`` an `Undo`
+        comes before the rows that take the others' places.
 
         Raises UsageError where the document has no such cube.
         """
@@ -151,7 +168,8 @@ class _Rows:
             for row in subscription._rows:
                 return row
             message = await subscription.__anext__()
-            subscription._rows = message.rows(self._cube)
+            rows = message.rows(self._cube)
+            subscription._rows = rows if message.undo is None else chain((message.undo,), rows)
 
 
 class Subscribing(Awaitable[Subscription]):

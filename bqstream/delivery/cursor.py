@@ -49,15 +49,16 @@ class Cursor:
     def literal(self) -> str:
         """As GraphQL in a filter: quoted, since a block's number is an argument of type BigInt, and a slot is written
         alike (graphql/filters, blockchain/Solana/solana-blocks-api); a time is a DateTime (graphql/datetime)."""
-        return f'"{self._text()}"'
+        return f'"{self.text()}"'
 
-    def _text(self) -> str:
+    def text(self) -> str:
+        """As a filter that is JSON has it: what `literal` says, without its quotes."""
         if not self.is_time:
             return str(self.value)
         return datetime.fromtimestamp(self.value, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def __str__(self) -> str:
-        return self._text() if self.is_time else f"{self.kind} {self.value}"
+        return self.text() if self.is_time else f"{self.kind} {self.value}"
 
     def __lt__(self, other: Self) -> bool:
         return self.value < other.value if self._comparable(other) else NotImplemented
@@ -68,9 +69,9 @@ class Cursor:
     def _comparable(self, other: object) -> bool:
         return isinstance(other, Cursor) and other.kind == self.kind
 
-    def as_json(self) -> list[str]:
+    def as_json(self) -> tuple[str, str]:
         """For a checkpoint: strings alone, since JSON's numbers may be read as doubles elsewhere."""
-        return [self.kind, self._text()]
+        return self.kind, self.text()
 
     @classmethod
     def from_json(cls, value: Any) -> Self | None:
@@ -98,19 +99,17 @@ class CursorField:
     field: Path
     at: Path | None
 
-    def between(self, low: Cursor | None, high: Cursor | None) -> str:
-        """The filter, as GraphQL, for rows from ``low`` to ``high``, both included; None is no bound
-        (graphql/filters, subscriptions/backfilling-subscription)."""
-        names = ("since", "till") if self.kind in _TIMES else ("ge", "le")
-        bounds = ", ".join(
-            f"{name}: {bound.literal()}"
-            for name, bound in zip(names, (low, high), strict=True)
-            if bound is not None
-        )
-        text = f"{{{bounds}}}"
-        for name in reversed(self.field):
-            text = f"{{{name}: {text}}}"
-        return text
+    @property
+    def name(self) -> str:
+        """As an order names it (graphql/sorting)."""
+        return "_".join(self.field)
+
+    def between(self, low: Cursor | None, high: Cursor | None) -> dict[Path, Cursor]:
+        """The conditions for rows from ``low`` to ``high``, both included, by their paths in a filter down to the
+        operator; None is no bound (graphql/filters, subscriptions/backfilling-subscription)."""
+        since, till = ("since", "till") if self.kind in _TIMES else ("ge", "le")
+        bounds = ((*self.field, since), low), ((*self.field, till), high)
+        return {path: bound for path, bound in bounds if bound is not None}
 
 
 def _whole(raw: Any) -> int | None:

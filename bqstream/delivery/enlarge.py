@@ -16,11 +16,14 @@ from typing import Any
 
 from .cursor import Cursor, CursorKind, Path
 from .document import Document
-from .identity import identity_of
+from .identity import Identity, identity_of
 from .shape import CubeShape, Shape
 
 Key = tuple[str | int | None, ...]
 _Tree = dict[str, Any]  # a field's name to the fields below it
+# Roots whose every block shows its hash (schema/evm, cubes/solana, schema/tron): it tells two branches apart.
+_HASHED = frozenset(("EVM", "Solana", "Tron"))
+_HASH: Path = ("Block", "Hash")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Reader:
     Attributes:
         kind: what the cursor counts; ``at``: where a row has it, None where it has none.
         of, within: where a row has its key (see `Identity`); empty where it has none.
+        branch: where it has its block's hash, which tells two blocks of one height apart; None where it has none.
         hidden: response keys that the user did not ask for.
     """
 
@@ -37,6 +41,7 @@ class Reader:
     at: Path | None = None
     of: tuple[Path, ...] = ()
     within: tuple[Path, ...] = ()
+    branch: Path | None = None
     hidden: tuple[str, ...] = ()
 
     def cursor(self, row: Any) -> Cursor | None:
@@ -51,6 +56,11 @@ class Reader:
         if not key or None in key[: len(self.of)]:
             return None
         return key if all(part is None or isinstance(part, str | int) for part in key) else None
+
+    def hash(self, row: Any) -> str | None:
+        """The hash of the row's block; None where it does not say."""
+        found = _value(row, self.branch) if self.branch else None
+        return found if isinstance(found, str) else None
 
     def take_out(self, row: Any) -> None:
         """Leave the row, in place, as the user's own document would have brought it."""
@@ -83,30 +93,35 @@ class Enlarged:
                         reader.take_out(row)
 
 
-def as_selected(shape: Shape) -> dict[str, Reader]:
+Identities = Mapping[str, Identity | None]
+
+
+def as_selected(shape: Shape, identities: Identities | None = None) -> dict[str, Reader]:
     """How rows of the user's own document are read: by what it selects itself."""
-    return {cube.key: _reader(shape, cube, cube.fields) for cube in shape.cubes}
+    known = _table(shape) if identities is None else identities
+    return {cube.key: _reader(shape, cube, cube.fields, known) for cube in shape.cubes}
 
 
-def enlarge(document: Document, shape: Shape) -> Enlarged | None:
+def enlarge(document: Document, shape: Shape, identities: Identities | None = None) -> Enlarged | None:
     """Add the cursor and the key fields that ``document`` does not select, to every cube whose rows stay the same.
 
     None where there is nothing to add. Only cubes of facts without limits of their own are added to (see
     `CubeShape.doubt`): a fact is a record, whatever is shown of it (graphql/capabilities/query_fact_records), but a
     field more makes other groups of an aggregate (graphql/metrics). A field that the user selected is read where it
-    is.
+    is. ``identities`` are by response key; left out, the table's.
     """
-    prefix = "bqs_"
-    while prefix in document.text:
-        prefix = f"b{prefix}"
+    known = _table(shape) if identities is None else identities
+    prefix = free_prefix(document.text)
     readers: dict[str, Reader] = {}
     added: dict[int, str] = {}  # by the place in the text
     for cube in shape.cubes:
-        missing = [] if cube.doubt else [path for path in _wanted(shape, cube) if path not in cube.fields]
+        missing = (
+            [] if cube.doubt else [path for path in _wanted(shape, cube, known) if path not in cube.fields]
+        )
         hidden = {path: (f"{prefix}{path[0]}", *path[1:]) for path in missing}
-        readers[cube.key] = _reader(shape, cube, {**cube.fields, **hidden})
+        readers[cube.key] = _reader(shape, cube, {**cube.fields, **hidden}, known)
         if missing:
-            added[_closing_brace(cube)] = _written(missing, prefix)
+            added[_closing_brace(cube)] = selection(missing, prefix)
     if not added:
         return None
     text = document.text
@@ -115,19 +130,33 @@ def enlarge(document: Document, shape: Shape) -> Enlarged | None:
     return Enlarged(text, readers)
 
 
-def _wanted(shape: Shape, cube: CubeShape) -> list[Path]:
+def free_prefix(text: str) -> str:
+    """What the names that are added to a document begin with: no name in ``text`` does."""
+    prefix = "bqs_"
+    while prefix in text:
+        prefix = f"b{prefix}"
+    return prefix
+
+
+def _table(shape: Shape) -> Identities:
+    return {cube.key: identity_of(shape.root, cube.name, mempool=cube.mempool) for cube in shape.cubes}
+
+
+def _wanted(shape: Shape, cube: CubeShape, identities: Identities) -> list[Path]:
     """The paths that a row should have: none of the block's in the mempool."""
-    identity = identity_of(shape.root, cube.name, mempool=cube.mempool)
+    identity = identities.get(cube.key)
     wanted = list(identity.fields) if identity else []
     if cube.cursor and not cube.mempool:
         wanted.append(cube.cursor.field)
+        if shape.root in _HASHED:
+            wanted.append(_HASH)
     return list(dict.fromkeys(wanted))
 
 
-def _reader(shape: Shape, cube: CubeShape, at: Mapping[Path, Path]) -> Reader:
+def _reader(shape: Shape, cube: CubeShape, at: Mapping[Path, Path], identities: Identities) -> Reader:
     """The best cursor that stands somewhere in a row, and the key where all of its fields do."""
     cursor = cube.cursor if cube.cursor and cube.cursor.field in at else cube.selected
-    identity = None if cube.doubt else identity_of(shape.root, cube.name, mempool=cube.mempool)
+    identity = None if cube.doubt else identities.get(cube.key)
     if identity is not None and not all(path in at for path in identity.fields):
         identity = None
     hidden = {path[0] for path in at.values() if path not in cube.fields.values()}
@@ -136,6 +165,7 @@ def _reader(shape: Shape, cube: CubeShape, at: Mapping[Path, Path]) -> Reader:
         at=(cursor.at or at[cursor.field]) if cursor else None,
         of=tuple(at[path] for path in identity.of) if identity else (),
         within=tuple(at[path] for path in identity.within) if identity else (),
+        branch=at.get(_HASH) if shape.root in _HASHED else None,
         hidden=tuple(sorted(hidden)),
     )
 
@@ -148,13 +178,16 @@ def _closing_brace(cube: CubeShape) -> int:
     return selections.loc.end - 1
 
 
-def _written(paths: Iterable[Path], prefix: str) -> str:
+def selection(paths: Iterable[Path], prefix: str = "") -> str:
+    """The paths, written as what is selected; with a ``prefix``, each object of theirs as an object of its own."""
     tree: _Tree = {}
     for path in paths:
         below = tree
         for name in path:
             below = below.setdefault(name, {})
-    return " ".join(f"{prefix}{name}: {_selection(name, below)}" for name, below in tree.items())
+    return " ".join(
+        (f"{prefix}{name}: " if prefix else "") + _selection(name, below) for name, below in tree.items()
+    )
 
 
 def _selection(name: str, below: _Tree) -> str:

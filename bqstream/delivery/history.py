@@ -3,39 +3,94 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import NamedTuple
 
 from ..config import MEBIBYTE
 from .rows import Fingerprint, Rows
 
 
+class Entry(NamedTuple):
+    """One payload: when it came in (monotonic seconds), its bytes, and whether a query brought it."""
+
+    at: float
+    raw: bytes
+    replayed: bool
+
+
+# How long rows of one block may come in, in seconds: its portions are published one after another, late ones too, and
+# data lags (subscriptions/websockets; the slowest chain's blocks take 12 s).
+SPAN = 30.0
+
+
 class History:
-    """A ring of delivered payloads, bounded by age (``seconds``) and size (``size`` bytes); O(1) for each."""
+    """Payloads that wait for the reader, and a ring of those that the reader took; O(1) for each.
+
+    The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
+    a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
+    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken.
+    """
 
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
         self._seconds = seconds
         self._limit = size
-        self._ring: deque[tuple[float, bytes]] = deque()
-        self.size = 0
+        self._tail: deque[Entry] = deque()  # what came before …
+        self._ring: deque[Entry] = deque()  # … the last ``seconds``, and what waits
+        self.size = 0  # of what was taken
+        self.first = 1
+        self.taken = 0
+        self.evicted_at: float | None = None  # when the newest that is not kept any more came in
 
     def __len__(self) -> int:
-        return len(self._ring)
+        return len(self._tail) + len(self._ring)
 
-    def add(self, raw: bytes, now: float) -> None:
-        """Keep ``raw``, delivered at ``now`` (monotonic seconds), and let go of what is too old or too much."""
-        ring = self._ring
-        ring.append((now, raw))
-        self.size += len(raw)
-        while self.size > self._limit or ring[0][0] < now - self._seconds:
-            self.size -= len(ring.popleft()[1])
-            if not ring:
-                break
+    @property
+    def last(self) -> int:
+        """The number of the newest payload; 0 before there is one."""
+        return self.first + len(self) - 1
 
-    def last(self, key: str, count: int, before: float) -> list[Fingerprint]:
+    @property
+    def newest(self) -> Entry | None:
+        """The newest payload; None before there is one."""
+        return self._ring[-1] if self._ring else None
+
+    def add(self, raw: bytes, now: float, *, replayed: bool = False) -> None:
+        """``raw`` came in at ``now`` (monotonic seconds) and waits for the reader."""
+        if self._ring and now < self._ring[-1].at:  # held back: its age is that of its delivery
+            now = self._ring[-1].at
+        self._ring.append(Entry(now, raw, replayed))
+
+    def take(self, size: int) -> None:
+        """The reader took the oldest that waited, of ``size`` bytes, or it was let go for good."""
+        self.size += size
+        self.taken += 1
+        tail, ring = self._tail, self._ring
+        oldest = ring[-1].at - self._seconds
+        while ring[0].at < oldest and self.first + len(tail) <= self.taken:
+            tail.append(ring.popleft())
+        while tail and (tail[0].at < tail[-1].at - SPAN or self.size > self._limit):
+            self._evict(tail.popleft())
+        while self.size > self._limit and self.first < self.taken:
+            self._evict(ring.popleft())
+
+    def _evict(self, entry: Entry) -> None:
+        self.size -= len(entry.raw)
+        self.first += 1
+        self.evicted_at = entry.at
+
+    def entries(self, until: int | None = None) -> Iterator[Entry]:
+        """What is kept, oldest first, up to the payload of that number."""
+        return islice(
+            chain(self._tail, self._ring), None if until is None else max(0, until + 1 - self.first)
+        )
+
+    def last_rows(self, key: str, count: int, before: float) -> list[Fingerprint]:
         """At most the last ``count`` rows of a cube that were delivered up to ``before``, oldest first."""
         found: list[list[Fingerprint]] = []
-        for at, raw in reversed(self._ring):
-            if at <= before:
-                rows = Rows(raw).by_key.get(key, [])
+        for entry in chain(reversed(self._ring), reversed(self._tail)):
+            if entry.at <= before:
+                rows = Rows(entry.raw).by_key.get(key, [])
                 found.append(rows)
                 count -= len(rows)
                 if count <= 0:
@@ -44,5 +99,5 @@ class History:
 
     def keys(self, payloads: int = 8) -> set[str]:
         """The response keys of the last few payloads."""
-        newest = [raw for _, raw in reversed(self._ring)][:payloads]
+        newest = [entry.raw for entry in islice(chain(reversed(self._ring), reversed(self._tail)), payloads)]
         return {key for raw in newest for key in Rows(raw).by_key}

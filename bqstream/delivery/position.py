@@ -1,7 +1,7 @@
-"""One gapless sequence of payloads out of sources that follow one another: the merge of one operation.
+"""Cubes whose rows do not say where they stand, or are aggregates: sources are merged by position, row by row.
 
-Operations cross *by position, row by row*, each response key for itself; there is no identity and no query here.
-What cannot be shown is named as a gap. Pure: time is passed in, what comes out goes to callables.
+Each response key for itself; there is no identity and no query here. What cannot be shown is named as a hole. Pure:
+time is passed in, what comes out goes to callables.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SILENT = "nothing had come on the new link"
 JOINED_ON = "the new link's rows join on to the old one's: nothing is missing"
 
 
-class Merge:
+class Position:
     """Takes every source's payloads; gives each row once, to ``deliver(source, raw, at)``.
 
     ``at`` is when it came in (monotonic seconds). In steady state, with one source that owes nothing, a payload is
@@ -43,7 +43,7 @@ class Merge:
 
     def __init__(
         self,
-        deliver: Callable[[int, bytes, float], None],
+        deliver: Callable[[int, bytes, float], object],
         gaps: Gaps,
         history: History,
         *,
@@ -52,8 +52,12 @@ class Merge:
         lag: float = 0.0,
         pause: float = 0.0,
         cubes: Iterable[str] = (),
+        scope: Iterable[str] = (),
+        reason: str | None = None,
     ) -> None:
         self._out = deliver
+        self._scope = tuple(scope)
+        self._reason = reason
         self._gaps = gaps
         self._history = history
         self._hold = hold
@@ -75,7 +79,22 @@ class Merge:
         """Whether a gap is open whose end is not known yet."""
         return bool(self._open) or (self._seam is not None and bool(self._seam.gaps))
 
+    @property
+    def idle(self) -> bool:
+        """Whether a payload of the one live source passes untouched."""
+        return self._seam is None and not self._open and not any(src.owed for src in self._live.values())
+
+    def heard(self, source: int, now: float) -> None:
+        """``source`` brought a payload with no rows of these cubes, or one that passed untouched."""
+        if (src := self._live.get(source)) is not None:
+            src.heard = now
+            self._last = max(self._last, now)
+
     # ------------------------------------------------------------------ what the session tells
+
+    def begin(self, cause: GapCause, why: str, start: float) -> None:
+        """Before the first source: rows are missing from before it."""
+        self._open[None] = self._name(cause, start, (), why)
 
     def joined(self, source: int, now: float, grace: float) -> None:
         """The operation was started on ``source``, whose data lags at most ``grace`` seconds behind another's.
@@ -151,7 +170,10 @@ class Merge:
                 self._finish(seam, now)
             self._live.clear()
             if None not in self._open:
-                self._open[None] = self._gaps.open(cause, self._since(src), (), why)
+                self._open[None] = self._name(cause, self._since(src), (), why)
+
+    def _name(self, cause: GapCause, start: float, keys: tuple[str, ...], why: str) -> int:
+        return self._gaps.open(cause, start, keys or self._scope, why, reason=self._reason)
 
     # ------------------------------------------------------------------ rows
 
@@ -163,7 +185,6 @@ class Merge:
         for key in [key for key in self._open if not self._unsure(key, at)]:
             self._gaps.close(self._open.pop(key), at)
         self._last = max(self._last, at)
-        self._history.add(raw, self._last)
         self._out(source, raw, at)
 
     def _rows(self, raw: bytes) -> Rows:
@@ -299,10 +320,10 @@ class Merge:
         """These ``keys`` were brought; where data has no cubes, the document's fields are none."""
         if "" in keys:
             self._keys.clear()
-        self._keys.update(keys)
+        self._keys.update(key for key in keys if not self._scope or key in self._scope)
 
     def _evidence(self, seam: Seam, key: str, alignment: Alignment, place: int) -> float:
-        return alignment.evidence(place, self._history.last(key, RARITY_ROWS, seam.before))
+        return alignment.evidence(place, self._history.last_rows(key, RARITY_ROWS, seam.before))
 
     def _disagree(self, key: str, why: str, since: float | None = None) -> None:
         """The sources do not bring the same sequence of this key: from now on its rows are only counted."""
@@ -321,7 +342,7 @@ class Merge:
         seam.proven.discard(key)
         if key not in seam.gaps and None not in seam.gaps:
             start = seam.before if since is None else min(since, seam.before)
-            seam.gaps[key] = self._gaps.open(seam.cause, start, (key,), why or seam.why)
+            seam.gaps[key] = self._name(seam.cause, start, (key,), why or seam.why)
 
     # ------------------------------------------------------------------ the end of a source
 
@@ -358,7 +379,7 @@ class Merge:
             if seam.heard is None:
                 cause, why = "quiet", "nothing came on either link while both were open, which proves nothing"
                 start = seam.before if seam.beaten is None else seam.joined
-        seam.gaps[None] = self._gaps.open(cause, start, (), why)
+        seam.gaps[None] = self._name(cause, start, (), why)
 
     def _name_unknown(self, seam: Seam, key: str, now: float) -> None:
         """A key of which nothing came on the new source, while others of the same operation did."""
@@ -394,6 +415,6 @@ class Merge:
     def _finish(self, seam: Seam, now: float) -> None:
         for key, number in seam.gaps.items():
             whole = key in seam.proven if key is not None else bool(seam.proven) and seam.proven >= self._keys
-            self._gaps.close(number, now, JOINED_ON if whole else "")
+            self._gaps.close(number, now, JOINED_ON if whole else "", whole=whole)
         self._seam = None
         self._taken_apart.clear()

@@ -5,7 +5,7 @@ Rows stay the bytes that came: what is left of a payload is never encoded anew n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -15,6 +15,7 @@ Fingerprint = bytes
 
 _envelope = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _cubes = msgspec.json.Decoder(dict[str, dict[str, list[msgspec.Raw] | None] | None])
+_NOTHING = (b"", b"null", b"[]")
 
 
 def fingerprint(row: msgspec.Raw | bytes) -> Fingerprint:
@@ -26,33 +27,32 @@ def fingerprint(row: msgspec.Raw | bytes) -> Fingerprint:
     return blake2b(canonical, digest_size=16).digest()
 
 
-class Rows:
-    """The rows of one payload, by response key, as ``message.cubes_of`` has them.
+class Payload:
+    """One payload by the response keys of its cubes, as ``message.cubes_of`` has them.
 
-    ``by_key`` holds the fingerprints of each cube's rows, in the payload's order. Data without cubes is one row
-    under the empty key; a payload without data, or of errors and only nulls, has no row at all.
+    Attributes:
+        raw: the bytes that came.
+        cubes: each cube's rows as they came, None where it is null; no cube at all where the payload has no data.
+        shapeless: data that has no cubes: it is one row.
+        failed: it brings errors beside its data.
     """
 
-    __slots__ = ("_cubes", "_fields", "_root", "by_key", "raw")
+    __slots__ = ("_fields", "_root", "cubes", "failed", "raw", "shapeless")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
+        self.cubes: dict[str, list[msgspec.Raw] | None] = {}
+        self.shapeless = self.failed = False
         self._root = ""
-        self._cubes: dict[str, list[msgspec.Raw] | None] = {}
-        self._fields: dict[str, msgspec.Raw] = {}
-        self.by_key: dict[str, list[Fingerprint]]
         try:
             self._fields = _envelope.decode(raw)
         except (msgspec.MsgspecError, RecursionError):
-            self.by_key = {"": [fingerprint(raw)]}
+            self._fields, self.shapeless = {}, True
             return
+        self.failed = bytes(self._fields.get("errors", b"")) not in _NOTHING
         data = self._fields.get("data")
-        if data is None or bytes(data) == b"null":
-            self.by_key = {}
-        elif self._split(data):
-            self.by_key = {key: [fingerprint(row) for row in rows or ()] for key, rows in self._cubes.items()}
-        else:
-            self.by_key = {"": [fingerprint(data)]}
+        if data is not None and bytes(data) != b"null":
+            self.shapeless = not self._split(data)
 
     def _split(self, data: msgspec.Raw) -> bool:
         try:
@@ -62,20 +62,56 @@ class Rows:
         if len(roots) != 1:
             return False
         ((self._root, cubes),) = roots.items()
-        self._cubes = cubes or {}
+        self.cubes = cubes or {}
         # What brings errors and only nulls has no row (message.rows).
-        failed = bytes(self._fields.get("errors", b"null")) not in (b"null", b"[]")
-        return failed or any(rows is not None for rows in self._cubes.values())
+        return self.failed or any(rows is not None for rows in self.cubes.values())
+
+    @property
+    def data(self) -> msgspec.Raw | None:
+        """The payload's ``data``, undecoded."""
+        return self._fields.get("data")
 
     @property
     def count(self) -> int:
         """How many rows there are in all."""
-        return sum(map(len, self.by_key.values()))
+        return int(self.shapeless) + sum(len(rows) for rows in self.cubes.values() if rows)
 
     def only(self, keep: Mapping[str, Sequence[bool]]) -> bytes:
         """The payload with those rows alone that ``keep`` is true for; every cube's key, errors and extensions stay."""
         cubes = {
             key: rows and [row for row, kept in zip(rows, keep[key], strict=True) if kept]
-            for key, rows in self._cubes.items()
+            for key, rows in self.cubes.items()
         }
+        return self._with(cubes)
+
+    def without(self, keys: Iterable[str]) -> bytes:
+        """The payload with none of the rows of these cubes; their keys stay."""
+        cubes = dict(self.cubes)
+        cubes.update((key, []) for key in keys if cubes.get(key))
+        return self._with(cubes)
+
+    def changed(self, change: Callable[[str, msgspec.Raw], msgspec.Raw]) -> bytes:
+        """The payload with ``change(cube, row)`` in place of each row."""
+        cubes = {key: rows and [change(key, row) for row in rows] for key, rows in self.cubes.items()}
+        return self._with(cubes)
+
+    def _with(self, cubes: Mapping[str, Sequence[msgspec.Raw] | None]) -> bytes:
         return msgspec.json.encode({**self._fields, "data": {self._root: cubes}})
+
+
+class Rows(Payload):
+    """A payload whose rows are compared by content alone.
+
+    ``by_key`` holds the fingerprints of each cube's rows, in the payload's order. Data without cubes is one row
+    under the empty key; a payload without data, or of errors and only nulls, has no row at all.
+    """
+
+    __slots__ = ("by_key",)
+
+    def __init__(self, raw: bytes) -> None:
+        super().__init__(raw)
+        self.by_key: dict[str, list[Fingerprint]]
+        if self.shapeless:
+            self.by_key = {"": [fingerprint(raw if self.data is None else self.data)]}
+        else:
+            self.by_key = {key: [fingerprint(row) for row in rows or ()] for key, rows in self.cubes.items()}

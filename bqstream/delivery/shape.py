@@ -68,6 +68,7 @@ class CubeShape:
         fields: each field that is selected without an argument, by its path: the response keys at which a row has it.
         cursor: the best that the cube has, whether it is selected or not; None where there is none.
         selected: the best that the document selects itself.
+        clock: where it has its block's time, whatever its cursor counts; where its interval starts, if a row is one.
         doubt: why no field may be added to it without changing its rows; None where any may be.
         reason: why its gaps cannot be closed by a query; None where they can.
     """
@@ -82,6 +83,7 @@ class CubeShape:
     fields: Mapping[Path, Path]
     cursor: CursorField | None
     selected: CursorField | None
+    clock: CursorField | None
     doubt: str | None
     reason: str | None
 
@@ -262,6 +264,7 @@ class _Reader:
             fields,
             cursor,
             next((one for one in cursors if one.at is not None), None),
+            next((one for one in cursors if one.kind == "time"), None),
             doubt,
             reason,
         )

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from .. import config
+from ..checkpoint import Checkpoint
 from ..clock import Clock
 from ..errors import BufferOverflow
-from ..message import Crossed, Gap, GapCause, Message
+from ..message import Crossed, Fork, Gap, GapCause, Message
+from .backfill import Ask, Sleep
 from .buffer import Buffer
+from .forks import Forks
 from .gaps import Gaps
 from .history import History
-from .merge import Merge
+from .marks import Marks
+from .merge import Merge, Start
+from .plan import Plan
 
 
 class Stream:
@@ -20,16 +29,21 @@ class Stream:
     Args:
         buffer: how much may wait for the reader, and what happens then.
         clock: where the time is read that ``Message`` and ``Gap`` have.
-        on_gap: gets every gap when it is named, and once more when its end is known.
+        on_gap: gets every gap when it is named, and whenever more is known of it.
         on_parked: the reader was too slow and messages are let go (False), or are taken in again (True).
         on_ready: a message can be taken, or the stream has ended.
         on_room: the buffer had been full and is half empty: reading may go on.
+        on_queries: a query can be sent: ``step`` says which, ``answered`` and ``query_failed`` take what came of it.
+        plan: what the document means for delivery; without one rows are merged by position alone.
         cubes: the response keys of the document's cubes, which the merge and each message are told.
-        history_seconds: for how long what was delivered is kept to compare with, in as many bytes as may wait.
+        fingerprint: what a checkpoint belongs to.
+        start: what is missing from before.
+        undo: look for forks, and tell with each message what is taken back.
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
 
-    Every callable is called from inside the method that caused it, must be quick and must not raise.
+    What was delivered is kept for a while to compare with, in as many bytes as may wait. Every callable is called from
+    inside the method that caused it, must be quick and must not raise.
     """
 
     def __init__(
@@ -41,8 +55,12 @@ class Stream:
         on_parked: Callable[[bool], None],
         on_ready: Callable[[], None],
         on_room: Callable[[], None],
+        on_queries: Callable[[], None] = lambda: None,
+        plan: Plan | None = None,
         cubes: tuple[str, ...] = (),
-        history_seconds: float = 60.0,
+        fingerprint: str = "",
+        start: Start | None = None,
+        undo: bool = False,
         lag: float = 0.0,
         pause: float = 0.0,
     ) -> None:
@@ -54,25 +72,75 @@ class Stream:
         self._policy = buffer.overflow
         self._buffer = Buffer(buffer, drop=self._dropped, on_parked=self._parked, on_room=self._room)
         self._gaps = Gaps(clock, on_gap)
-        history = History(seconds=history_seconds, size=buffer.bytes)
+        self._history = History(size=buffer.bytes)
         self._last_in = clock.monotonic()
-        self._merge = Merge(
-            self._deliver, self._gaps, history, started=self._last_in, lag=lag, pause=pause, cubes=cubes
-        )
+        self._fingerprint = fingerprint
+        self._undo = undo
+        self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
         self._error: Exception | None = None
+        self._done = 0  # the number of the last message that the reader is done with
         self.messages = 0
         self.dropped = 0
+        self._merging = _Merging(on_queries, lag, pause, self._last_in)
+        self.replan(plan)
+
+    def replan(self, plan: Plan | None) -> None:
+        """Read rows by another plan from now on: before anything has come in."""
+        assert not self.messages, "rows that came in were read by another plan"
+        self._plan = plan
+        merging = self._merging
+        self._merge = Merge(
+            self._deliver,
+            self._gaps,
+            self._history,
+            plan,
+            started=merging.started,
+            room=self._has_room_to_fill,
+            want_queries=merging.on_queries,
+            lag=merging.lag,
+            pause=merging.pause,
+            cubes=self.cubes,
+        )
+        self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock)
+        self._forks = Forks(plan.readers if plan is not None else {}, self._history)
+        self._gaps.clear()
+        self._begun = False
 
     # ------------------------------------------------------------------ what the subscription reads
 
     def take(self) -> Message | None:
         """The next message; None when none waits. What waited when the stream ended is still given."""
+        self._done = self._history.taken
         message = self._buffer.take()
         if message is not None:
             self.messages += 1
+            self._history.take(message.size)
+            if self._undo:
+                message.undo = self._forks.undo(self._history.taken)
         return message
+
+    def safe(self) -> Checkpoint:
+        """The checkpoint before the message in hand, which the reader is done with when it asks for the next."""
+        return self.checkpoint(self._done)
+
+    def checkpoint(self, number: int) -> Checkpoint:
+        """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""
+        return self._marks.at(number)
+
+    def forks(self, number: int) -> tuple[Fork, ...]:
+        """Which blocks of message ``number`` took others' places."""
+        return self._forks.at(number)
+
+    def shown(self, raw: bytes) -> bytes:
+        """A payload as the user's own document would have brought it."""
+        return raw if self._plan is None else self._plan.shown(raw)
+
+    def strip(self, data: Any) -> None:
+        """Take hidden fields out of decoded data."""
+        if self._plan is not None and self._plan.hides:
+            self._plan.strip(data)
 
     @property
     def ended(self) -> bool:
@@ -105,6 +173,26 @@ class Stream:
         return self._merge.merged
 
     @property
+    def closing(self) -> bool:
+        """Whether a gap is being closed."""
+        return self._merge.union is not None and self._merge.union.closing
+
+    @property
+    def queries(self) -> int:
+        """How many queries were answered to close gaps."""
+        return 0 if self._merge.union is None else self._merge.union.queries
+
+    @property
+    def backfilled(self) -> int:
+        """How many rows queries brought."""
+        return 0 if self._merge.union is None else self._merge.union.backfilled
+
+    @property
+    def truncated(self) -> int:
+        """How many messages were as long as the service's own limit, so that their blocks were asked for again."""
+        return 0 if self._merge.union is None else self._merge.union.truncated
+
+    @property
     def parked(self) -> bool:
         """Whether messages are let go since the reader is too slow."""
         return self._buffer.parked
@@ -126,10 +214,16 @@ class Stream:
 
     # ------------------------------------------------------------------ what the session tells (Receiver)
 
-    def joined(self, source: int, now: float, *, grace: float) -> None:
-        """The operation was started on ``source``; an earlier source goes on until ``cross`` or ``lost``."""
-        if not self._over:
-            self._merge.joined(source, now, grace)
+    def joined(self, source: int, now: float, *, grace: float, served: float) -> None:
+        """The operation was started on ``source``; an earlier source goes on until ``cross`` or ``lost``. ``served``
+        is the service's time, in seconds since the epoch."""
+        if self._over:
+            return
+        if not self._begun:
+            self._begun = True
+            if self._start is not None:
+                self._merge.begin(self._start)
+        self._merge.joined(source, now, grace, served)
 
     def payload(self, source: int, raw: bytes, now: float) -> bool:
         """Take one payload; False says that the buffer is full and reading had better stop for a while."""
@@ -158,57 +252,125 @@ class Stream:
 
     def completed(self, now: float) -> None:
         """The service ended the operation: what waits is still given, then the stream ends."""
+        self._conclude(now)
         self._end(None)
 
     def failed(self, error: Exception, now: float) -> None:
         """The operation is over: what waits is still given, then ``error`` is there to raise."""
+        self._conclude(now)
         self._end(error)
+
+    # ------------------------------------------------------------------ what the client's queries tell
+
+    def step(self, now: float) -> Ask | Sleep | None:
+        """What has to be done to close a gap; None: nothing, until ``on_queries`` tells."""
+        union = self._merge.union
+        return None if union is None or self._over else union.step(now)
+
+    def request(self, ask: Ask) -> bytes:
+        """The query that ``step`` asks for, as the JSON text of a request."""
+        assert self._plan is not None, "nobody asks without a plan"
+        return self._plan.request(ask)
+
+    def answered(self, ask: Ask, data: bytes | msgspec.Raw, now: float) -> None:
+        """The answer's ``data``."""
+        if self._merge.union is not None and not self._over:
+            self._merge.union.answered(ask, data, now)
+
+    def query_failed(self, reason: str, now: float) -> None:
+        """There is no answer to be had: the gap is a hole."""
+        if self._merge.union is not None and not self._over:
+            self._merge.union.failed(reason, now)
 
     # ------------------------------------------------------------------ inside
 
-    def _deliver(self, source: int, raw: bytes, at: float) -> None:
+    def _deliver(self, source: int, raw: bytes, at: float, replayed: bool) -> bool:
+        """Have a payload wait for the reader; False where it was let go."""
         if self._over:
-            return
-        received = self._clock.wall() + at - self._clock.monotonic()
-        message = Message(raw, received=received, link=source, cubes=self.cubes)
+            return False
+        message = Message(
+            raw,
+            received=self._clock.wall() + at - self._clock.monotonic(),
+            link=source,
+            replayed=replayed,
+            cubes=self.cubes,
+            origin=self,
+            number=self._history.last + 1,
+        )
         if not self._buffer.put(message):
             self._gaps.open("dropped", at, (), "the reader was too slow, and asked to be told so by an error")
             self._end(
                 BufferOverflow(f"{len(self._buffer)} messages ({self._buffer.bytes} bytes) wait to be read")
             )
-            return
-        if not self._buffer.parked:
-            self._last_in = at
-            self._on_ready()
+            return False
+        if self._buffer.parked:
+            return False
+        self._history.add(raw, at, replayed=replayed)
+        self._last_in = at
+        self._on_ready()
+        return True
 
     def _has_room(self) -> bool:
         return self._policy != "block" or self._buffer.parked or not self._buffer.full
 
+    def _has_room_to_fill(self) -> bool:
+        return not (self._over or self._buffer.parked or self._buffer.full)
+
     def _dropped(self, message: Message) -> None:
         self.dropped += 1
+        if (
+            not self._buffer.parked
+        ):  # the oldest of those that waited, and by choice: it will not be asked for
+            self._history.take(message.size)
         if self._slow is None:
             at = message.received - self._clock.wall() + self._clock.monotonic()
             self._name_slowness(at, "the reader was too slow: the oldest messages were let go")
 
     def _name_slowness(self, start: float, detail: str) -> None:
+        parked = self._policy == "block"
+        if parked and self._merge.position is None:
+            return  # the merge names it, and has it closed
         if self._slow is None:
-            cause: GapCause = "parked" if self._policy == "block" else "dropped"
-            self._slow = self._gaps.open(cause, start, (), detail)
+            cubes = self._merge.others if parked and self._merge.union is not None else ()
+            self._slow = self._gaps.open("parked" if parked else "dropped", start, cubes, detail)
 
     def _parked(self, resumed: bool) -> None:
+        now = self._clock.monotonic()
+        union = self._merge.union
         if not resumed:
             self._name_slowness(
                 self._last_in, "the reader was too slow: messages were let go until it caught up"
             )
+            if union is not None:
+                union.park(now)
+        elif union is not None:
+            union.resume(now)
         self._on_parked(resumed)
 
     def _room(self) -> None:
+        now = self._clock.monotonic()
         if self._slow is not None:
-            self._gaps.close(self._slow, self._clock.monotonic())
+            self._gaps.close(self._slow, now)
             self._slow = None
+        if self._merge.union is not None:
+            self._merge.union.pump(now)
         self._on_room()
+
+    def _conclude(self, now: float) -> None:
+        if self._merge.union is not None and not self._over:
+            self._merge.union.conclude(now)
 
     def _end(self, error: Exception | None) -> None:
         if not self._over:
             self._over, self._error = True, error
             self._on_ready()
+
+
+@dataclass(frozen=True, slots=True)
+class _Merging:
+    """What a merge is made with, whatever the plan."""
+
+    on_queries: Callable[[], None]
+    lag: float
+    pause: float
+    started: float

@@ -95,6 +95,8 @@ class Link:
         self._timeouts = timeouts
         self._idle = timeouts.idle
         self._now: Callable[[], float] = clock.monotonic
+        date = connection.date
+        self._ahead = (clock.wall() if date is None else date) - self.opened
         self._life = self.opened
         self._beats = False
         self._pressure = _Pressure()
@@ -108,6 +110,10 @@ class Link:
 
     def __repr__(self) -> str:
         return f"<Link {self.number}, {len(self.running)} operations>"
+
+    def served(self) -> float:
+        """The service's time, in seconds since the epoch, as its answer to the dial tells it; else our own."""
+        return self._now() + self._ahead
 
     def lived(self) -> float:
         """Seconds since it was opened."""
@@ -234,7 +240,7 @@ class Link:
         name, frame = self.machine.subscribe(operation.request)
         self.entries[name] = self.running[operation.key] = Entry(operation, name, now)
         self._connection.send(frame)  # first: the receiver may have the operation removed at once
-        operation.receiver.joined(self.number, now, grace=grace)
+        operation.receiver.joined(self.number, now, grace=grace, served=self.served())
         return True
 
     def stop(self, operation: Operation) -> None:

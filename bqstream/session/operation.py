@@ -7,6 +7,7 @@ a link, ``now`` the monotonic clock's time. The session never sees a row, and th
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,9 +17,9 @@ from ..message import Crossed, GapCause
 class Receiver(Protocol):
     """One operation's end of the stream."""
 
-    def joined(self, source: int, now: float, *, grace: float) -> None:
-        """The operation was started on ``source``. While an earlier source feeds it, ``source`` is held until it is
-        known where its rows stand; ``grace`` (seconds) is how far one source's data may lag behind another's."""
+    def joined(self, source: int, now: float, *, grace: float, served: float) -> None:
+        """The operation was started on ``source``; ``grace`` (seconds) is how far one source's data may lag behind
+        another's, ``served`` the service's time in seconds since the epoch."""
 
     def payload(self, source: int, raw: bytes, now: float) -> bool:
         """Take one payload; False says that the buffer is full and reading had better stop for a while."""
@@ -51,7 +52,8 @@ class Operation:
     """One ``subscribe``d document, for as long as its subscription lives: it moves from link to link.
 
     ``request`` is the JSON text of the ``subscribe`` payload. ``served``: a payload came in on some link.
-    ``refusals`` counts starts in a row that were answered by an error.
+    ``refusals`` counts starts in a row that were answered by an error. ``fallback`` gives the request to send in place
+    of one that the service refuses; it is asked once.
     """
 
     key: int
@@ -61,6 +63,15 @@ class Operation:
     refusals: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
+    fallback: Callable[[], bytes] | None = None
+
+    def fall_back(self) -> bool:
+        """Send the other request from now on; False where there is none, or this one has been served."""
+        fallback, self.fallback = self.fallback, None
+        if fallback is None or self.served:
+            return False
+        self.request, self.refusals = fallback(), 0
+        return True
 
     def settle(self, error: Exception | None = None) -> None:
         """It was started on a link for the first time, or failed before."""

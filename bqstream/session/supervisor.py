@@ -301,7 +301,8 @@ class Supervisor:
             operation = entry.operation
             if not (entry.messages or operation.served or self._runs_elsewhere(operation, link)):
                 link.forget(operation)
-                self._fail(operation, DocumentRefused(verdict.why))
+                if not operation.fall_back():
+                    self._fail(operation, DocumentRefused(verdict.why))
                 return verdict
         return replace(verdict, action=Action.RETRY, few=True)
 
@@ -323,7 +324,11 @@ class Supervisor:
         )
         operation.refusals += 1
         if not passing or operation.refusals >= START_ATTEMPTS:
-            self._fail(operation, error_for(verdict, errors))
+            if answers_start and not elsewhere and operation.fall_back():
+                if self._serving is not None:
+                    self._start(self._serving, operation)
+            else:
+                self._fail(operation, error_for(verdict, errors))
             return
         operation.receiver.lost(link.number, self._now(), verdict.why)
         link.capped = link.capped or (verdict.cap and elsewhere)

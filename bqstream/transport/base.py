@@ -60,6 +60,9 @@ class Connection(Protocol):
     """One open WebSocket."""
 
     subprotocol: str | None  # what the server chose
+    date: (
+        float | None
+    )  # the server's clock when it answered, in seconds since the epoch (RFC 9110, section 6.6.1)
 
     async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
         """Hand every data frame to ``receive(frame, binary)`` until the connection ends, and say how it did.

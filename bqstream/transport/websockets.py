@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -133,6 +134,7 @@ class _Connection:
         self, socket_: ClientConnection, max_message_bytes: int, outbox_bytes: int, redactor: Redactor
     ) -> None:
         self.subprotocol: str | None = socket_.subprotocol
+        self.date = _date(socket_.response)
         self._socket = socket_
         self._max_message_bytes = max_message_bytes
         self._outbox_bytes = outbox_bytes
@@ -263,6 +265,14 @@ def _translate(error: Exception, target: Target, redactor: Redactor) -> DialErro
             return DialError("the address of the server or its proxy is not valid", permanent=True)
         case _:
             return DialError(f"the server did not answer with a WebSocket handshake ({type(error).__name__})")
+
+
+def _date(response: Response | None) -> float | None:
+    values = response.headers.get_all("Date") if response is not None else []
+    try:
+        return parsedate_to_datetime(values[0]).timestamp()
+    except (IndexError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _refused(response: Response, redactor: Redactor) -> UpgradeRefused:

@@ -168,29 +168,32 @@ def test_the_same_cube_under_two_aliases_is_added_to_twice() -> None:
     assert more.text.count("bqs_Block:") == 2
 
 
-READER = Reader("number", ("b", "n"), (("b", "h"),), (("l", "i"),), ("b", "l"))
+READER = Reader(
+    kind="number", at=("b", "n"), of=(("b", "h"),), within=(("l", "i"),), branch=("b", "h"), hidden=("b", "l")
+)
 
 
 @pytest.mark.parametrize(
-    ("row", "key", "cursor"),
+    ("row", "key", "cursor", "branch"),
     [
-        ({"b": {"h": "0x", "n": "7"}, "l": {"i": 3}}, ("0x", 3), Cursor("number", 7)),
-        ({"b": {"h": "0x", "n": None}, "l": None}, ("0x", None), None),
-        ({"b": {"h": None, "n": 7}, "l": {"i": 3}}, None, Cursor("number", 7)),
-        ({"b": {"h": "0x"}, "l": {"i": [1]}}, None, None),
-        ({"b": {"h": "0x"}, "l": {"i": 0.5}}, None, None),
-        ({"b": [], "l": "x"}, None, None),
-        ({}, None, None),
-        (None, None, None),
-        ([1], None, None),
-        ("row", None, None),
+        ({"b": {"h": "0x", "n": "7"}, "l": {"i": 3}}, ("0x", 3), Cursor("number", 7), "0x"),
+        ({"b": {"h": "0x", "n": None}, "l": None}, ("0x", None), None, "0x"),
+        ({"b": {"h": None, "n": 7}, "l": {"i": 3}}, None, Cursor("number", 7), None),
+        ({"b": {"h": "0x"}, "l": {"i": [1]}}, None, None, "0x"),
+        ({"b": {"h": 7}, "l": {"i": 0.5}}, None, None, None),
+        ({"b": [], "l": "x"}, None, None, None),
+        ({}, None, None, None),
+        (None, None, None, None),
+        ([1], None, None, None),
+        ("row", None, None, None),
     ],
 )
-def test_a_row_that_lacks_something_has_no_key_or_no_cursor(
-    row: Any, key: Any, cursor: Cursor | None
+def test_a_row_that_lacks_something_has_no_key_no_cursor_or_no_hash(
+    row: Any, key: Any, cursor: Cursor | None, branch: str | None
 ) -> None:
     assert READER.key(row) == key
     assert READER.cursor(row) == cursor
+    assert READER.hash(row) == branch
     READER.take_out(row)
     assert not row or row in ([1], "row")
 

@@ -14,21 +14,57 @@ def payload(**cubes: list[int]) -> bytes:
     return json.dumps({"data": {"EVM": cubes}}).encode()
 
 
-def test_history_lets_go_of_what_is_too_old() -> None:
+def test_history_lets_go_of_what_is_too_old_but_for_the_last_span_before() -> None:
     history = History(seconds=60)
     for second in range(200):
         history.add(b"x", float(second))
-    assert len(history) == 61
+        history.take(1)
+    assert [entry.at for entry in history.entries()] == [float(second) for second in range(108, 200)]
+    assert (history.first, history.taken, history.last) == (109, 200, 200)
+    assert history.evicted_at == 107.0
+
+
+def test_what_came_last_before_a_long_silence_is_kept() -> None:
+    history = History(seconds=60)
+    for at in (0.0, 500.0, 510.0, 900.0):
+        history.add(b"x", at)
+        history.take(1)
+    assert [entry.at for entry in history.entries()] == [500.0, 510.0, 900.0]
 
 
 def test_history_lets_go_of_what_is_too_much() -> None:
     history = History(size=1000)
     for _ in range(200):
         history.add(b"x" * 99, 0.0)
+        history.take(99)
     assert len(history) == 10
     assert history.size == 990
-    history.add(b"x" * 5000, 0.0)
-    assert (len(history), history.size) == (0, 0)
+
+
+def test_the_newest_that_was_taken_is_kept_however_large() -> None:
+    history = History(seconds=60, size=1000)
+    for at in (0.0, 500.0):
+        history.add(b"x" * 5000, at)
+        history.take(5000)
+    assert [entry.at for entry in history.entries()] == [500.0]
+
+
+def test_what_waits_is_kept_whatever_its_age_and_size() -> None:
+    history = History(seconds=60, size=1000)
+    for second in range(200):
+        history.add(b"x" * 99, float(second))
+    assert (len(history), history.size) == (200, 0)
+    assert len(list(history.entries(150))) == 150
+    for _ in range(11):
+        history.take(99)
+    assert (history.first, history.size) == (2, 990)
+
+
+def test_what_was_held_back_is_as_old_as_its_delivery() -> None:
+    history = History()
+    history.add(b"live", 5.0)
+    history.add(b"held", 2.0, replayed=True)
+    assert [(entry.at, entry.replayed) for entry in history.entries()] == [(5.0, False), (5.0, True)]
 
 
 def test_the_last_rows_of_a_cube_are_found_oldest_first_up_to_a_time() -> None:
@@ -36,9 +72,9 @@ def test_the_last_rows_of_a_cube_are_found_oldest_first_up_to_a_time() -> None:
     for second in range(5):
         history.add(payload(A=[10 * second, 10 * second + 1], B=[]), float(second))
     wanted = [fingerprint(str(number).encode()) for number in (11, 20, 21)]
-    assert history.last("A", 3, before=2.0) == wanted
-    assert history.last("B", 3, before=2.0) == []
-    assert len(history.last("A", 1000, before=9.0)) == 10
+    assert history.last_rows("A", 3, before=2.0) == wanted
+    assert history.last_rows("B", 3, before=2.0) == []
+    assert len(history.last_rows("A", 1000, before=9.0)) == 10
 
 
 def test_the_cubes_of_the_last_payloads_are_known() -> None:

@@ -10,7 +10,7 @@ import pytest
 from bqstream.clock import Clock
 from bqstream.delivery.gaps import Gaps
 from bqstream.delivery.history import History
-from bqstream.delivery.merge import Merge
+from bqstream.delivery.position import Position
 from bqstream.message import Gap
 
 GRACE = 5.0
@@ -31,11 +31,14 @@ class Story:
         clock = Clock(monotonic=lambda: self.now, wall=lambda: self.now)
         self.told: list[Gap] = []
         self.ledger = Gaps(clock, self.told.append)
-        self.merge = Merge(
-            self._deliver, self.ledger, History(), started=0.0, hold=hold, lag=lag, cubes=cubes
+        self.history = History()
+        self.merge = Position(
+            self._deliver, self.ledger, self.history, started=0.0, hold=hold, lag=lag, cubes=cubes
         )
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
+        self.history.add(raw, at)
+        self.history.take(len(raw))
         self.out.append(raw)
         self.sources.append(source)
 
@@ -314,7 +317,9 @@ def test_a_new_source_that_has_brought_nothing_is_placed_by_its_first_rows() -> 
     story.at(12).bring(2, *many[3:], "z")
     assert story.rows == ["a", "b", "c", *many, "z"]
     assert story.gaps == [("handover", 9, 12)]
-    assert "nothing is missing" in story.told[-1].detail
+    assert story.told[-1].closed
+    assert not story.told[-1].is_hole
+    assert "nothing is missing" in story.told[-1].how
 
 
 def test_a_new_source_whose_first_rows_are_none_of_the_old_ones_leaves_the_gap() -> None:
@@ -323,7 +328,8 @@ def test_a_new_source_whose_first_rows_are_none_of_the_old_ones_leaves_the_gap()
     assert story.at(12).bring(2, "f").at(17).bring(2, "g").rows == ["a", "b", "c", "d", "f", "g"]
     assert [gap[:2] for gap in story.gaps] == [("handover", 9)]
     assert story.gaps[0][2] is not None
-    assert "nothing is missing" not in story.told[-1].detail
+    assert story.told[-1].is_hole
+    assert not story.told[-1].closed
 
 
 def test_a_quiet_operation_crosses_a_grace_after_both_links_answered_and_names_a_gap() -> None:

@@ -88,6 +88,8 @@ def test_the_best_cursor_is_named_and_the_best_of_the_selected(
     assert found.cursor is not None
     assert found.cursor.kind == best
     assert (found.selected.kind if found.selected else None) == shown
+    assert found.clock is not None
+    assert found.clock.kind == "time"
 
 
 def test_cubes_of_intervals_are_upserts_and_asked_for_by_their_start() -> None:

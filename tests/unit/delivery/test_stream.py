@@ -35,7 +35,7 @@ class Bench:
             on_ready=self._ready,
             on_room=self._room,
         )
-        self.stream.joined(1, 0.0, grace=5.0)
+        self.stream.joined(1, 0.0, grace=5.0, served=0.0)
 
     def _ready(self) -> None:
         self.ready += 1
@@ -101,7 +101,7 @@ def test_a_failed_stream_gives_its_error_after_what_waited() -> None:
 def test_an_ended_stream_names_no_gap_for_what_happens_to_its_links() -> None:
     bench = Bench()
     bench.stream.completed(1.0)
-    bench.stream.joined(2, 1.0, grace=5.0)
+    bench.stream.joined(2, 1.0, grace=5.0, served=0.0)
     bench.stream.lost(1, 1.0, "closed")
     bench.stream.park(1.0)
     assert bench.stream.crossed(2, 1.0, beaten=None)
@@ -194,7 +194,7 @@ def test_what_was_let_go_while_parked_counts_as_brought_for_the_next_link() -> N
     bench = Bench(messages=2)
     bench.bring(1, 2)
     bench.stream.park(2.0)
-    bench.stream.joined(2, 2.0, grace=5.0)
+    bench.stream.joined(2, 2.0, grace=5.0, served=0.0)
     bench.bring(3)
     bench.stream.payload(2, raw(3), 3.0)
     bench.stream.lost(1, 3.0, "gone")
@@ -241,9 +241,9 @@ def test_gaps_are_bounded_and_those_that_fell_off_are_counted() -> None:
     for number in range(1, 1101):
         bench.bring(number)
         bench.stream.lost(number, bench.now, "closed")
-        bench.stream.joined(1, bench.now, grace=5.0)
+        bench.stream.joined(1, bench.now, grace=5.0, served=0.0)
         bench.stream.lost(1, bench.now, "closed")
-        bench.stream.joined(1, bench.now, grace=5.0)
+        bench.stream.joined(1, bench.now, grace=5.0, served=0.0)
         bench.take()
     assert len(bench.stream.gaps) == 1024
     assert bench.stream.gaps_forgotten == 1100 - 1024
@@ -255,7 +255,7 @@ def test_a_gap_says_why_and_is_told_when_it_opens_and_when_it_closes(cause: Any)
     bench.bring(1)
     bench.stream.lost(1, 2.0, "the wire was cut", cause=cause)
     assert bench.stream.unproven
-    bench.stream.joined(2, 3.0, grace=5.0)
+    bench.stream.joined(2, 3.0, grace=5.0, served=0.0)
     bench.now = 4.0
     bench.stream.payload(2, raw(2), 4.0)
     opened, closed = bench.gaps

@@ -113,7 +113,7 @@ class World:
         self.sources += 1
         self.beaten = None
         self.lines[self.sources] = Line()
-        self.stream.joined(self.sources, self.now, grace=GRACE)
+        self.stream.joined(self.sources, self.now, grace=GRACE, served=EPOCH + self.now)
         if live:
             self.go_live()
         return self.sources

@@ -81,6 +81,7 @@ class Socket:
         self.number = number
         self.target = target
         self.subprotocol = subprotocol
+        self.date: float | None = None
         self.script = script
         self.heard: list[Frame] = []
         self.live: dict[str, str] = {}
@@ -345,7 +346,7 @@ class Recorder:
         self.graces: list[float] = []
         self.ended: Exception | Literal["completed"] | None = None
 
-    def joined(self, source: int, now: float, *, grace: float) -> None:
+    def joined(self, source: int, now: float, *, grace: float, served: float) -> None:
         self._told("joined", source)
         assert source not in self.sources, f"started twice on link {source}"
         self.sources.append(source)

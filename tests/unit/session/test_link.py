@@ -448,7 +448,7 @@ async def test_an_operation_that_its_receiver_removes_as_it_starts_is_not_left_r
         operation = Operation(9, request("subscription { a }"), Recorder())
 
         class Leaver(Recorder):
-            def joined(self, source: int, now: float, *, grace: float) -> None:
+            def joined(self, source: int, now: float, *, grace: float, served: float) -> None:
                 bench.link.stop(operation)
 
         operation.receiver = Leaver()

@@ -1,0 +1,99 @@
+"""One gap on its way to being closed: what is missing, what is held back meanwhile, what was brought."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from .backfill import Backfill, Window
+from .cursor import Cursor
+
+Floors = dict[str, Window]
+
+
+class Held(NamedTuple):
+    """A live payload that waits until the gap before it is closed."""
+
+    source: int
+    raw: bytes
+    at: float
+
+
+class Brought(NamedTuple):
+    """A payload that queries brought; once it is out, nothing below ``floors`` is missing any more (None: no news)."""
+
+    raw: bytes | None
+    rows: int
+    floors: Floors | None
+
+
+@dataclass(slots=True)
+class Closing:
+    """A gap, from when it is known until what was missing is delivered.
+
+    Attributes:
+        gaps: the number of the gap in `Gaps`, by cube.
+        wanted: windows whose upper end is not known before a link is there to go on from.
+        walk: the queries; None while there is none to send.
+        holding: live payloads are held back, since no link was live when the gap began.
+        releasing: what was held is being delivered; until all of it is, what comes is held too.
+        held, size: those payloads, and how many bytes they are.
+        ready: what waits for room in the buffer.
+    """
+
+    holding: bool = False
+    releasing: bool = False
+    gaps: dict[str, int] = field(default_factory=dict)
+    wanted: dict[str, Window] = field(default_factory=dict)
+    walk: Backfill | None = None
+    held: deque[Held] = field(default_factory=deque)
+    size: int = 0
+    ready: deque[Brought] = field(default_factory=deque)
+    rows: int = 0
+
+    def want(self, windows: Mapping[str, Window]) -> None:
+        """These windows are missing too."""
+        for key, window in windows.items():
+            known = self.wanted.get(key)
+            self.wanted[key] = window if known is None else known.joined(window)
+
+    def until(self, till: int) -> dict[str, Window]:
+        """What is wanted, bounded by this time of a block; it is wanted no more."""
+        windows = {
+            key: replace(window, till=max(till, window.till or till)) for key, window in self.wanted.items()
+        }
+        self.wanted = {}
+        return windows
+
+    def hold(self, held: Held) -> None:
+        """Keep a live payload back."""
+        self.held.append(held)
+        self.size += len(held.raw)
+
+    def release(self) -> Held:
+        """The payload that was held longest."""
+        held = self.held.popleft()
+        self.size -= len(held.raw)
+        return held
+
+    @property
+    def queried(self) -> bool:
+        """Whether no query is left to send."""
+        return not self.wanted and (self.walk is None or self.walk.over)
+
+    @property
+    def floors(self) -> Floors:
+        """From where on rows may still be missing, by cube."""
+        floors = dict(self.walk.windows) if self.walk is not None else {}
+        for key, window in self.wanted.items():
+            known = floors.get(key)
+            floors[key] = window if known is None else known.joined(window)
+        return floors
+
+
+def lowest(windows: Mapping[str, Window], kind: str) -> Cursor | None:
+    """The lowest place of that kind at which a window begins."""
+    found = [window.low for window in windows.values() if window.low is not None and window.low.kind == kind]
+    return min(found, default=None)

@@ -1,0 +1,153 @@
+"""The merge of one operation: each cube's rows by the machine that fits it, row by row or by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from ..message import Crossed, GapCause
+from .backfill import Window
+from .gaps import Gaps
+from .history import History
+from .plan import Plan
+from .position import Position
+from .rows import Payload
+from .union import Known, Union
+
+Deliver = Callable[[int, bytes, float, bool], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is missing from before the subscription: from ``windows`` on, less the rows that are ``known``; ``at`` is
+    where the gap begins on the monotonic clock."""
+
+    windows: Mapping[str, Window]
+    known: Mapping[str, list[Known]]
+    cause: GapCause
+    detail: str
+    at: float
+
+
+class Merge:
+    """Takes every source's payloads; gives each row once, to ``deliver(source, raw, at, replayed)``.
+
+    ``at`` is when it came in (monotonic seconds). In steady state, with one source that owes nothing, a payload is
+    neither decoded nor copied. See `Union` and `Position` for the arguments; either is None where no cube needs it.
+    Where both are there, a payload is split while one of them has rows to compare.
+    """
+
+    def __init__(
+        self,
+        deliver: Deliver,
+        gaps: Gaps,
+        history: History,
+        plan: Plan | None,
+        *,
+        started: float,
+        room: Callable[[], bool],
+        want_queries: Callable[[], None],
+        lag: float = 0.0,
+        pause: float = 0.0,
+        cubes: tuple[str, ...] = (),
+    ) -> None:
+        merged = plan.merged if plan is not None else ()
+        self.others = tuple(key for key in cubes if key not in merged)
+        self.union: Union | None = None
+        self.position: Position | None = None
+        if plan is not None and merged:
+            self.union = Union(
+                deliver,
+                gaps,
+                history,
+                plan,
+                started=started,
+                room=room,
+                want_queries=want_queries,
+                lag=lag,
+                pause=pause,
+            )
+        if self.others or not merged:
+            self.position = Position(
+                lambda source, raw, at: deliver(source, raw, at, False),
+                gaps,
+                history,
+                started=started,
+                lag=lag,
+                pause=pause,
+                cubes=self.others,
+                scope=self.others if merged else (),
+                reason=plan.other if plan is not None else None,
+            )
+
+    @property
+    def merged(self) -> int:
+        """How many rows came on two links and were delivered once."""
+        return sum(part.merged for part in (self.union, self.position) if part is not None)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether it is not known yet that nothing is missing."""
+        return any(part.unproven for part in (self.union, self.position) if part is not None)
+
+    # ------------------------------------------------------------------ what the session tells
+
+    def begin(self, start: Start) -> None:
+        """Before the first source: rows are missing from before it."""
+        if self.union is not None:
+            windows = {key: window for key, window in start.windows.items() if key in self.union.readers}
+            self.union.begin(windows, start.known, start.cause, start.detail, start.at)
+        if self.position is not None:
+            self.position.begin(start.cause, start.detail, start.at)
+
+    def joined(self, source: int, now: float, grace: float, served: float) -> None:
+        """The operation was started on ``source``, whose data lags at most ``grace`` seconds behind another's;
+        ``served`` is the service's time."""
+        if self.union is not None:
+            self.union.joined(source, now, grace, served)
+        if self.position is not None:
+            self.position.joined(source, now, grace)
+
+    def payload(self, source: int, raw: bytes, now: float) -> None:
+        """``source`` brought ``raw``; a source that has gone, or was never started, is not listened to."""
+        union, position = self.union, self.position
+        if position is None:
+            assert union is not None
+            union.payload(source, raw, now)
+        elif union is None:
+            position.payload(source, raw, now)
+        elif union.idle and position.idle:
+            position.heard(source, now)
+            union.payload(source, raw, now)
+        else:
+            self._split(union, position, source, raw, now)
+
+    def _split(self, union: Union, position: Position, source: int, raw: bytes, now: float) -> None:
+        payload = Payload(raw)
+        others = sum(len(rows) for key, rows in payload.cubes.items() if rows and key in self.others)
+        if payload.shapeless or others == payload.count:
+            position.payload(source, raw, now)
+            union.heard(source, now)
+        elif not others:
+            union.payload(source, raw, now)
+            position.heard(source, now)
+        else:
+            union.payload(source, payload.without(self.others), now)
+            position.payload(source, payload.without(union.readers), now)
+
+    def crossed(self, source: int, now: float, beaten: float | None) -> bool:
+        """Whether every source older than ``source`` may go without a row being lost."""
+        union, position = self.union, self.position
+        by_row = union is None or union.crossed(source, now, beaten)
+        return (position is None or position.crossed(source, now, beaten)) and by_row
+
+    def cross(self, source: int, now: float) -> Crossed:
+        """The older source goes now, proven or not."""
+        parts = [part.cross(source, now) for part in (self.union, self.position) if part is not None]
+        return Crossed(all(part.proven for part in parts), sum(part.merged for part in parts))
+
+    def lost(self, source: int, now: float, why: str, cause: GapCause = "lost") -> None:
+        """``source`` brings no more."""
+        for part in (self.union, self.position):
+            if part is not None:
+                part.lost(source, now, why, cause)

@@ -1,0 +1,105 @@
+"""What one call of ``subscribe`` asks for, checked, and what it means for delivery."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Literal
+
+import msgspec
+
+from .checkpoint import Checkpoint
+from .clock import Clock
+from .config import Buffer
+from .delivery.backfill import Window
+from .delivery.cursor import Cursor, CursorKind
+from .delivery.document import Document
+from .delivery.marks import known_of, windows_of
+from .delivery.merge import Start
+from .delivery.plan import Dataset, Identities, Plan
+from .errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One subscription as it was asked for; see ``Client.subscribe``."""
+
+    document: Document
+    variables: Mapping[str, Any] | None
+    buffer: Buffer
+    on_gap: Literal["continue", "raise"]
+    resume: Checkpoint | None
+    since: datetime | timedelta | int | None
+    identity: Identities
+    backfill: bool
+    dataset: Dataset
+    undo: bool
+
+    def plan(self, *, hidden: bool) -> Plan:
+        """How its rows are read, merged and asked for again."""
+        return Plan.make(
+            self.document,
+            self.variables,
+            backfill=self.backfill,
+            dataset=self.dataset,
+            identity=self.identity,
+            hidden=hidden,
+        )
+
+    def fingerprint(self, endpoint: str) -> str:
+        """What a checkpoint of it belongs to: document, variables and endpoint."""
+        values = {**self.document.values, **(self.variables or {})}
+        asked = [self.document.text, self.document.operation_name, values, endpoint]
+        return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
+
+    def start(self, plan: Plan, fingerprint: str, clock: Clock) -> Start | None:
+        """What is missing from before, by ``resume`` or ``since``.
+
+        Raises UsageError: a checkpoint of something else, or a ``since`` that the document cannot be asked for.
+        """
+        now, wall = clock.monotonic(), clock.wall()
+        if self.resume is not None:
+            checkpoint = self.resume
+            if checkpoint.fingerprint != fingerprint:
+                raise UsageError(
+                    "the checkpoint belongs to another document, other variables or another endpoint: subscribe what "
+                    "it was taken from, or begin anew without it"
+                )
+            at = now - max(0.0, wall - checkpoint.at.timestamp())
+            windows = {**dict.fromkeys(plan.merged, Window(since=math.floor(checkpoint.at.timestamp()))),
+                       **windows_of(checkpoint)}  # fmt: skip
+            detail = "resumed from a checkpoint"
+            return Start(
+                {key: windows[key] for key in plan.merged}, known_of(checkpoint), "resumed", detail, at
+            )
+        if self.since is None:
+            return None
+        window, age = self._since(wall, plan)
+        for key in plan.merged:
+            if window.low is not None and plan.readers[key].kind not in (None, window.low.kind):
+                raise UsageError(
+                    f"since={self.since!r}: {key} has no blocks to count by; give a time or an age"
+                )
+        return Start(dict.fromkeys(plan.merged, window), {}, "since", "asked for from before", now - age)
+
+    def _since(self, wall: float, plan: Plan) -> tuple[Window, float]:
+        """From where on rows are asked for, and how many seconds ago that was as far as is known."""
+        match self.since:
+            case bool():
+                pass
+            case int() as block if block >= 0:
+                kind: CursorKind = "slot" if plan.shape.root == "Solana" else "number"
+                return Window(low=Cursor(kind, block)), 0.0
+            case timedelta() as age if age > timedelta(0):
+                return Window(since=math.floor(wall - age.total_seconds())), age.total_seconds()
+            case datetime() as time:
+                if time.tzinfo is None:
+                    raise UsageError(
+                        f"since={time!r}: give a time with its zone, such as datetime(…, tzinfo=UTC)"
+                    )
+                seconds = time.astimezone(UTC).timestamp()
+                return Window(since=math.floor(seconds)), max(0.0, wall - seconds)
+        raise UsageError(f"since={self.since!r}: give a time, an age (timedelta) or a block's number")
