@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
-from bqstream import Client, ClientCredentials
+from bqstream import Client, ClientCredentials, Gap
 from bqstream.events import Event
 from bqstream.simulator import Simulator
 from bqstream.simulator.ledger import Verdict
@@ -35,6 +35,7 @@ TRANSFERS = """subscription {
   }
 }"""
 POLL = 0.01
+CALM = 0.3
 E = TypeVar("E", bound=Event)
 
 
@@ -63,9 +64,14 @@ class Reader:
     """Reads one subscription to its end, or until it is left; keeps all that came and the error that ended it."""
 
     def __init__(
-        self, subscription: Subscription, document: str, variables: dict[str, Any] | None = None
+        self,
+        subscription: Subscription,
+        document: str,
+        variables: dict[str, Any] | None = None,
+        client: Client | None = None,
     ) -> None:
         self.subscription = subscription
+        self.client = client
         self.document = document
         self.variables = variables
         self.rows: list[Any] = []
@@ -85,6 +91,28 @@ class Reader:
         except Exception as error:  # noqa: BLE001 - the test asks for it
             self.error = error
 
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The gaps that the subscription has named."""
+        return self.subscription.gaps
+
+    @property
+    def unclosed(self) -> list[Gap]:
+        """Those of them whose rows may be missing."""
+        return [gap for gap in self.gaps if not gap.closed]
+
+    @property
+    def calm(self) -> bool:
+        """Whether no gap is being closed, and no link is about to be handed over, by which another would be named."""
+        if self.task.done():
+            return True
+        status = self.client.status() if self.client is not None else None
+        expires = status.token_expires_at if status is not None else None
+        if self.subscription.closing or (status is not None and status.state != "live"):
+            return False
+        assert self.client is not None or expires is None
+        return expires is None or expires.timestamp() > self.client._clock.wall() + 60  # type: ignore[union-attr]
+
     def verdict(self, simulator: Simulator) -> Verdict:
         """How what was read compares with what was emitted."""
         return simulator.ledger.verdict(self.document, self.rows, self.variables)
@@ -96,7 +124,7 @@ async def reading(
 ) -> AsyncIterator[Reader]:
     """Subscribe, and read in a task of its own until the block is left."""
     async with client.subscribe(document, variables, **options) as subscription:
-        reader = Reader(subscription, document, variables)
+        reader = Reader(subscription, document, variables, client)
         try:
             yield reader
         finally:
@@ -111,12 +139,19 @@ async def until(condition: Callable[[], object], *, within: float = 30.0) -> Non
             await asyncio.sleep(POLL)
 
 
-async def settled(simulator: Simulator, *readers: Reader, within: float = 10.0) -> list[Verdict]:
-    """Let the chain stand still, wait until all was sent and read, and ask the ledger about each reader.
+async def settled(
+    simulator: Simulator, *readers: Reader, within: float = 10.0, closing: float = 60.0
+) -> list[Verdict]:
+    """Let gaps be closed, then the chain stand still; wait until all was sent and read, and ask the ledger about each.
+
+    Closing a gap takes a chain that goes on, and no hand-over that names the next one before: tokens that are fetched
+    from now on live an hour. Gaps that are not closed after ``closing`` seconds never are.
 
     What is still missing ``within`` seconds after the last frame was sent is lost, and the verdict says so. What is
     too much comes before half a second of silence, or never.
     """
+    simulator.settings.token_ttl = 3600
+    await _calm(CALM, readers, within=closing)
     simulator.pause()
     await simulator.drained()
     owed = [simulator.ledger.verdict(r.document, [], r.variables).emitted for r in readers]
@@ -126,6 +161,18 @@ async def settled(simulator: Simulator, *readers: Reader, within: float = 10.0) 
         )
     await _silence(0.5, readers)
     return [reader.verdict(simulator) for reader in readers]
+
+
+async def _calm(seconds: float, readers: tuple[Reader, ...], *, within: float) -> None:
+    """Wait until no reader has known a gap that is being closed for so long."""
+    time = asyncio.get_running_loop().time
+    begun = since = time()
+    while time() - since < seconds:
+        await asyncio.sleep(POLL)
+        if not all(reader.calm for reader in readers):
+            since = time()
+            unclosed = [gap for reader in readers for gap in reader.unclosed]
+            assert since - begun < within, f"not calm after {within:g} s: {[str(gap) for gap in unclosed]}"
 
 
 async def _silence(seconds: float, readers: tuple[Reader, ...]) -> None:

@@ -1,9 +1,9 @@
-"""One service, one client and one reader, while things go wrong: what was lost must be named, and nothing repeated.
+"""One service, one client and one reader, while things go wrong: in the end each row has come exactly once.
 
 async with playing(client={"backoff": Backoff(jitter=0)}) as scene:
     scene.simulator.faults.close(1012)
     await scene.recovered()
-    await scene.assert_nothing_unnamed()
+    await scene.assert_exact()
     assert scene.waits() == [0.5]
 """
 
@@ -28,17 +28,17 @@ BLOCK = 0.2
 
 @dataclass
 class Scene:
-    """``late`` is by how many seconds a row may come in after it was published: what the machine is slow by.
-
-    ``gaps`` are those named before the chain stood still, since a hand-over after that proves nothing, and says so.
-    """
+    """``late`` is by how many seconds a row may come in after it was published: what the machine is slow by."""
 
     simulator: Simulator
     client: Client
     reader: Reader
     seen: Events
     late: float = 0.25
-    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def gaps(self) -> tuple[Gap, ...]:
+        return self.reader.gaps
 
     @property
     def dials(self) -> int:
@@ -74,15 +74,29 @@ class Scene:
         before = self.reader.messages
         await until(lambda: self.reader.messages >= before + messages)
 
+    async def assert_exact(self) -> Verdict:
+        """Settle: each row came once, and every gap was closed."""
+        verdict = await self._settled(within=10.0)
+        assert verdict.exact, verdict
+        assert [str(gap) for gap in self.reader.unclosed] == []
+        assert self.gaps or not verdict.early, verdict
+        return verdict
+
     async def assert_nothing_unnamed(self) -> Verdict:
-        """Settle: nothing came twice, and every row that is lost was published in the time of a named gap."""
-        self.gaps = self.reader.subscription.gaps
-        (verdict,) = await settled(self.simulator, self.reader, within=2.0)
-        assert self.reader.error is None, self.reader.error
-        assert verdict.repeated == verdict.foreign == 0, verdict
+        """Settle, where gaps cannot be closed: nothing came twice, and every row that is lost was published in the
+        time of a named hole."""
+        verdict = await self._settled(within=2.0)
+        assert verdict.repeated == verdict.foreign == verdict.early == 0, verdict
         assert verdict.delivered
         unnamed = unnamed_losses(self.simulator, self.client, self.reader, late=self.late)
-        assert not unnamed, (unnamed.total(), verdict, self.reader.subscription.gaps)
+        assert not unnamed, (unnamed.total(), verdict, self.gaps)
+        assert all(gap.is_hole and not gap.closed for gap in self.gaps), self.gaps
+        return verdict
+
+    async def _settled(self, within: float) -> Verdict:
+        (verdict,) = await settled(self.simulator, self.reader, within=within)
+        assert self.reader.error is None, self.reader.error
+        assert verdict.delivered
         return verdict
 
     def told(self, title: str) -> None:
@@ -90,7 +104,7 @@ class Scene:
         print(
             f"{title}: dials {self.dials}, token requests {self.token_requests}, "
             f"waits before dials {self.waits()} s, before token requests {self.waits(token=True)} s, "
-            f"gaps {[gap.cause for gap in self.gaps]}"
+            f"gaps {[(gap.cause, gap.how or gap.reason) for gap in self.gaps]}"
         )
 
 
@@ -105,7 +119,7 @@ def unnamed_losses(
     ahead = clock.wall() - clock.monotonic()
     gaps = [
         (gap.start.timestamp() - ahead - late, gap.end.timestamp() - ahead if gap.end else float("inf"))
-        for gap in reader.subscription.gaps
+        for gap in reader.gaps
     ]
     missing = Counter[tuple[str, bytes]]()
     named = Counter[tuple[str, bytes]]()
