@@ -253,6 +253,10 @@ class Backfill:
             return Ask({key: walk.page() for key, walk in walks.items()}, self._floor)
         return Ask({key: walk.page() for key, walk in self._open(self._older).items()}, older=True)
 
+    def waited(self, now: float) -> None:
+        """Nothing was asked for until now, since the reader had to make room."""
+        self._moved = max(self._moved, now)
+
     def stuck(self, now: float) -> bool:
         """Whether nothing has moved for so long that the gap had better be named."""
         return now - self._moved > STUCK

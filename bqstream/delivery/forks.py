@@ -49,7 +49,7 @@ class Forks:
         rows = {key: tuple(reversed(found)) for key, found in self._rows_of(orphans, number).items()}
         for key, found in late.items():
             rows[key] = (*reversed(found), *rows.get(key, ()))
-        return Undo(forks, rows) if forks or rows else None
+        return Undo(forks, rows) if rows else None
 
     def _read(self, number: int) -> None:
         if not self._readers:

@@ -645,6 +645,7 @@ class Union:
         closing = self._closing
         if closing is None or self._parked:
             return
+        delivered = bool(closing.ready)
         while closing.ready and self._room():
             brought = closing.ready.popleft()
             if brought.raw is not None:
@@ -663,6 +664,8 @@ class Union:
         if closing.releasing and not closing.held:
             closing.holding = closing.releasing = False
         if not closing.queried:
+            if closing.walk is not None and delivered:
+                closing.walk.waited(now)
             self._want_queries()
         elif not closing.holding and closing is self._closing:
             self._finish(closing, now)

@@ -63,7 +63,8 @@ def seeded(seed: int) -> Iterator[None]:
 
     def ordered(scope: Any, *args: Any, **options: Any) -> None:
         begin(scope, *args, **options)
-        scope._child_scopes, scope._tasks = _Ordered(), _Ordered()
+        if hasattr(scope, "_child_scopes"):  # cancelled in this order
+            scope._child_scopes, scope._tasks = _Ordered(), _Ordered()
 
     bits = random.Random(f"{seed} secrets")
 
@@ -71,9 +72,9 @@ def seeded(seed: int) -> Iterator[None]:
         return bits.randbytes(32 if count is None else count)
 
     jitter = random.Random(f"{seed} jitter")
-    before = random.getstate()
-    random.seed(seed)
     with contextlib.ExitStack() as stack:
+        stack.callback(random.setstate, random.getstate())
+        random.seed(seed)
         for owner, name, value in (
             (secrets, "token_bytes", token_bytes),
             (bqstream.credentials.keeper, "randomness", SimpleNamespace(Random=lambda: jitter)),
@@ -85,7 +86,6 @@ def seeded(seed: int) -> Iterator[None]:
         stack.enter_context(mock.patch("aiohttp.connector.monotonic", _loop_time))
         stack.enter_context(in_memory())
         yield
-    random.setstate(before)
 
 
 def run_seeded(seed: int, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
