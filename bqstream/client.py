@@ -389,8 +389,12 @@ class Client:
         def parked(resumed: bool) -> None:
             self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=resumed))
 
-        def plain() -> bytes:
+        def plain() -> bytes | None:
             """The service refused hidden fields: the user's own document is sent, and that is remembered."""
+            if (
+                stream.messages or stream.waiting_messages
+            ):  # brought by queries, so that it is not these fields
+                return None
             self._refused_hidden.add(order.document.text)
             stream.replan(order.plan(hidden=False))
             return _request(order.document, order.variables)

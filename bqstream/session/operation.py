@@ -53,7 +53,7 @@ class Operation:
 
     ``request`` is the JSON text of the ``subscribe`` payload. ``served``: a payload came in on some link.
     ``refusals`` counts starts in a row that were answered by an error. ``fallback`` gives the request to send in place
-    of one that the service refuses; it is asked once.
+    of one that the service refuses, None where rows have come in already; it is asked once.
     """
 
     key: int
@@ -63,14 +63,17 @@ class Operation:
     refusals: int = 0
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     error: Exception | None = None
-    fallback: Callable[[], bytes] | None = None
+    fallback: Callable[[], bytes | None] | None = None
 
     def fall_back(self) -> bool:
         """Send the other request from now on; False where there is none, or this one has been served."""
         fallback, self.fallback = self.fallback, None
         if fallback is None or self.served:
             return False
-        self.request, self.refusals = fallback(), 0
+        request = fallback()
+        if request is None:
+            return False
+        self.request, self.refusals = request, 0
         return True
 
     def settle(self, error: Exception | None = None) -> None:

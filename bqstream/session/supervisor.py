@@ -324,7 +324,8 @@ class Supervisor:
         )
         operation.refusals += 1
         if not passing or operation.refusals >= START_ATTEMPTS:
-            if answers_start and not elsewhere and operation.fall_back():
+            refused = verdict.kind in (Kind.DOCUMENT, Kind.OPERATION)
+            if refused and answers_start and not elsewhere and operation.fall_back():
                 if self._serving is not None:
                     self._start(self._serving, operation)
             else:

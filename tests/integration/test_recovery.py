@@ -123,7 +123,9 @@ async def test_a_token_endpoint_that_is_down_for_five_seconds_costs_nothing_whil
 
 
 @virtual_time
-async def test_a_token_endpoint_that_is_down_for_longer_than_the_token_lives_costs_a_gap_that_is_closed() -> None:
+async def test_a_token_endpoint_that_is_down_for_longer_than_the_token_lives_costs_a_gap_that_is_closed() -> (
+    None
+):
     scene = await endpoint_down(seconds=5, service={"token_ttl": 6, "on_expiry": "close"})
     assert {gap.cause for gap in scene.gaps} == {"lost"}
     assert scene.dials <= 5
@@ -214,7 +216,9 @@ async def test_a_server_that_is_down_for_ten_seconds_is_redialled_on_schedule() 
 
 
 @virtual_time
-async def test_without_backfill_a_server_that_is_down_costs_what_it_sent_meanwhile_and_that_is_named() -> None:
+async def test_without_backfill_a_server_that_is_down_costs_what_it_sent_meanwhile_and_that_is_named() -> (
+    None
+):
     async with playing(client={"backoff": EXACT, "backfill": "off"}) as scene:
         scene.simulator.faults.down(10)
         await scene.recovered()

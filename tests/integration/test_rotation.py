@@ -59,7 +59,8 @@ class Outcome:
         modes = dict(Counter(handover.mode for handover in self.handovers))
         return (
             f"{total['emitted']:6} rows {len(self.handovers):3} hand-overs {modes} "
-            f"lost {total['lost']} repeated {total['repeated']} gaps {gaps} queries {self.queries} past expiry {len(self.past_expiry)}"
+            f"lost {total['lost']} repeated {total['repeated']} gaps {gaps} "
+            f"queries {self.queries} past expiry {len(self.past_expiry)}"
         )
 
 
