@@ -64,7 +64,7 @@ class Buffer:
             self._drop(message)
             return True
         self._waiting.append(message)
-        self.bytes += len(message.raw)
+        self.bytes += message.size
         self._strained = self._strained or self.full
         return True
 
@@ -89,11 +89,11 @@ class Buffer:
 
     def _popleft(self) -> Message:
         message = self._waiting.popleft()
-        self.bytes -= len(message.raw)
+        self.bytes -= message.size
         return message
 
     def _fits(self, message: Message, more: int = 0, more_bytes: int = 0) -> bool:
         if not self._waiting:
             return True
-        limits, size = self._limits, len(message.raw)
+        limits, size = self._limits, message.size
         return len(self._waiting) < limits.messages + more and self.bytes + size <= limits.bytes + more_bytes
