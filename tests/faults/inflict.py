@@ -9,6 +9,7 @@ from typing import Any
 
 from bqstream.events import Connected, Event
 from bqstream.simulator import Simulator
+from bqstream.simulator.settings import Settings
 
 from .schedule import Fault
 
@@ -71,10 +72,11 @@ class Inflictor:
             link.set()
 
     def heal(self) -> None:
-        """No fault from now on: whatever lasts is taken back, and tokens live long, so that no hand-over is due."""
+        """No fault from now on: whatever lasts is taken back, tokens live long, so that no hand-over is due, and what
+        waits for a reader has room."""
         self._healed = True
-        faults = self._simulator.faults
-        self._simulator.settings.token_ttl = LONG
+        faults, settings = self._simulator.faults, self._simulator.settings
+        settings.token_ttl, settings.queue_messages = LONG, Settings().queue_messages
         faults.on_expiry("nothing")
         faults.token_endpoint("ok")
         faults.cap(None)

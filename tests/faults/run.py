@@ -279,7 +279,8 @@ class Run:
     # ------------------------------------------------------------------ after the faults
 
     async def _settle(self) -> None:
-        """Let the chain go on until all is quiet, stop it, and see whether all has come; some times over."""
+        """Let the chain go on until all is quiet, stop it, and see whether all has come; again, while that helps."""
+        missing = -1
         for _ in range(TRIES if self._outcome.strict else 1):
             if not await self._until(self._is_quiet, QUIET_WITHIN, holds=self._schedule.late + 1.0):
                 self._outcome.failures.append(f"no quiet: {self._client_.status()}")
@@ -289,6 +290,9 @@ class Run:
                 async with asyncio.timeout(30):
                     await self._simulator.drained()
             if await self._until(self._all_came, self._schedule.late + 2.0, holds=0.3):
+                return
+            before, missing = missing, sum(map(self._missing, self._closable()))
+            if missing == before and self._is_quiet():
                 return
             self._simulator.resume()
             await self._simulator.blocks(2)
@@ -319,12 +323,13 @@ class Run:
 
     def _all_came(self) -> bool:
         """Whether each row of what can be closed is there; what cannot be is given the time alone."""
-        return all(
-            reader.over
-            or not (self._outcome.strict and reader.reading.document.closable)
-            or not self._missing(reader)
-            for reader in self._readers
-        )
+        return not any(map(self._missing, self._closable()))
+
+    def _closable(self) -> Iterator[Reader]:
+        """Those of which rows that are missing may still come."""
+        for reader in self._readers:
+            if self._outcome.strict and reader.reading.document.closable and not reader.over:
+                yield reader
 
     def _missing(self, reader: Reader) -> int:
         return 0 if reader.subscription is None else self._account(reader).missing()

@@ -15,8 +15,8 @@ from .run import play_for_real
 from .schedule import schedule_of
 from .test_schedules import figures
 
-SCHEDULES, AT_ONCE = 20, 5
-SHORTENED = 1 / 3
+SCHEDULES, AT_ONCE = 20, 10
+SHORTENED = 1 / 4
 
 
 @pytest.mark.soak
