@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import pytest
 
 from bqstream import Client, ClientCredentials, StaticToken, Token
@@ -197,6 +198,7 @@ async def test_a_clients_life_is_looked_at_and_shows_nothing(monkeypatch: pytest
 
             async def telltale(self: Any, request: bytes, token: str) -> Any:
                 logging.getLogger("bqstream").debug("asking with %s", token)
+                return msgspec.Raw(b"null")
 
             monkeypatch.setattr(Queries, "_post", telltale)
             async with client_for(simulator) as client:
