@@ -67,7 +67,7 @@ class Checkpoint:
                     f"the checkpoint is of version {version}; this bqstream reads version {VERSION}"
                 )
             stored = msgspec.json.decode(text, type=_Stored)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise UsageError(f"this is no checkpoint: {error}") from None
         return cls(stored.fingerprint, stored.at, stored.cubes)
 

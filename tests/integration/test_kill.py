@@ -29,7 +29,7 @@ SERVICE: dict[str, Any] = {"block_interval": 0.2, "query_lag": 0.3, "transaction
 PATIENCE = 60.0
 # When a process is killed, in seconds: after it has committed for the first time, or after it was started: while it is
 # not ready yet, while it is, and while what came in since the last one died is asked for.
-AFTER_COMMIT, AFTER_START = (0.05, 1.5), ((0.05, 0.5), (0.5, 1.5), (1.5, 5.0))
+AFTER_COMMIT, AFTER_START = (0.05, 1.5), ((0.05, 0.5), (0.5, 1.5), (1.5, 4.0))
 
 KEYED = """subscription { EVM(network: eth) { Keyed: Transfers {
     Block { Number Hash } Transaction { Hash } Call { Index } Log { Index }
