@@ -109,6 +109,14 @@ class GapNamed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowConsumer(Event):
-    """The service shed a link with close code 1013, since its messages were not read fast enough."""
+    """The service shed a link with close code 1013: too much waited to be read (subscriptions/
+    silent-disconnect-reconnect). What was missed is asked for, and each shedding in a row lengthens the wait.
+
+    ``advice``  what helps against the cause, for a person.
+    """
 
     link: int
+    advice: str = (
+        "the link was not read fast enough, which dialling again does not cure: move work out of the reading loop, "
+        "select fewer fields, filter more, or spread subscriptions with connections="
+    )

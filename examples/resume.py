@@ -1,62 +1,50 @@
-"""How do I go on where I stopped?
+"""How do I go on where I stopped, without losing a row or storing one twice?
 
 python examples/resume.py
-
-This one always runs on the simulator, whose ledger tells what there was to read.
 """
 
 import asyncio
-import tempfile
-from pathlib import Path
+import contextlib
+import sqlite3
 
-from service import DOCUMENTS
+from service import service
 
 from bqstream import Checkpoint, Client, Timeouts
-from bqstream.simulator import Simulator
 
-DOCUMENT = DOCUMENTS / "trades.graphql"
-VARIABLES = {"network": "eth"}
+TRANSFERS = """subscription { EVM(network: eth) { Transfers {
+    Block { Number } Transaction { Hash } Transfer { Amount Index Sender Receiver } Log { Index } Call { Index }
+} } }"""
+
+
+async def collect(database: sqlite3.Connection, messages: int) -> None:
+    """Store the rows of so many messages; what was stored before is gone on from."""
+    stored = database.execute("SELECT text FROM checkpoint").fetchone()
+    resume = Checkpoint.loads(stored[0]) if stored else None
+    timeouts = Timeouts(grace=0.5)
+    async with Client(timeouts=timeouts) as client, client.subscribe(TRANSFERS, resume=resume) as stream:
+        async for message in stream:
+            rows = [(str(row),) for row in message.rows()]
+            with database:  # rows and checkpoint in one transaction: both are stored, or neither
+                database.executemany("INSERT INTO rows VALUES (?)", rows)
+                database.execute("DELETE FROM checkpoint")
+                database.execute("INSERT INTO checkpoint VALUES (?)", (message.checkpoint.dumps(),))
+            messages -= 1
+            if messages <= 0 and not stream.closing:
+                break
+        for gap in stream.gaps:
+            print(f"  {gap.cause}: {gap.how or gap.reason}")
 
 
 async def main() -> None:
-    rows: list[object] = []
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.json"
-        async with Simulator(block_interval=0.25, seed=1) as simulator:
-            ledger = simulator.ledger
-
-            def client() -> Client:
-                timeouts = Timeouts(grace=0.5)
-                return Client(simulator.token(), endpoint=simulator.endpoint, timeouts=timeouts)
-
-            async with client() as first, first.subscribe(DOCUMENT, VARIABLES) as stream:
-                async for message in stream:
-                    rows.extend(message.rows())
-                    # What belongs together is kept together: in a database, in one transaction.
-                    message.checkpoint.save(path)
-                    if len(rows) >= 20:
-                        break
-            print(f"the first client stops after {len(rows)} rows")
-
-            await simulator.blocks(8)  # which nobody reads
-
-            checkpoint = Checkpoint.load(path)
-            async with client() as second, second.subscribe(DOCUMENT, VARIABLES, resume=checkpoint) as stream:
-                brought = 0
-                async for message in stream:
-                    found = list(message.rows())
-                    rows.extend(found)
-                    brought += len(found) if message.replayed else 0
-                    if not stream.closing:
-                        simulator.pause()  # no more blocks, so that there is an end to compare
-                        if not ledger.verdict(DOCUMENT.read_text(), rows, VARIABLES).lost:
-                            break
-                print(f"the second one goes on: queries brought {brought} rows that came meanwhile")
-                for gap in stream.gaps:
-                    print(gap)
-
-            verdict = ledger.verdict(DOCUMENT.read_text(), rows, VARIABLES)
-            print(f"{len(rows)} rows read: {verdict.lost} missing, {verdict.repeated} repeated")
+    async with service():
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.execute("CREATE TABLE rows (row TEXT)")
+            database.execute("CREATE TABLE checkpoint (text TEXT)")
+            for life in (1, 2):
+                await collect(database, messages=15)
+                rows, different = database.execute("SELECT count(*), count(DISTINCT row) FROM rows").fetchone()
+                print(f"after life {life}: {rows} rows, {different} of them different")
+                await asyncio.sleep(1)  # nobody listens
 
 
 if __name__ == "__main__":

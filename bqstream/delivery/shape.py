@@ -253,6 +253,8 @@ class _Reader:
             reason = "the mempool keeps no blocks that could be asked for again"
         if reason is None and cursor is None:
             reason = f"{name} has no block and no time to ask for"
+        if reason is None and "where" in arguments and _is_relative(self.value(arguments["where"])):
+            reason = "its own filter counts from the moment of asking, which is later for a query"
         return CubeShape(
             name,
             key,
@@ -295,6 +297,13 @@ class _Reader:
         if not name[0].isupper() or arguments:
             return "makes the cube an aggregate, of which a field more would make other groups"
         return None
+
+
+def _is_relative(where: Any) -> bool:
+    """Whether a filter holds a time relative to now (graphql/datetime: ``since_relative`` and its like)."""
+    if isinstance(where, dict):
+        return any(name.endswith("_relative") or _is_relative(inner) for name, inner in where.items())
+    return isinstance(where, list) and any(map(_is_relative, where))
 
 
 def _limits(arguments: Mapping[str, ValueNode]) -> str | None:

@@ -21,6 +21,10 @@ SAYS = {
     "events.py": r"link 1 handed over to 2 by overlap, 0 operations unproven\n[\s\S]*live: 1 hand-overs, 0 reconn",
     "first_stream.py": r"^(block \d+: .+ bought\n){10}$",
     "many_subscriptions.py": r"6 subscriptions shared 1 link\n$",
+    "resume.py": (
+        r"after life 1: (\d+) rows, \1 of them different\n  resumed: \d+ queries brought \d+ rows\n"
+        r"after life 2: (\d+) rows, \2 of them different\n$"
+    ),
     "short_term_tokens.py": r"\d+ rows over 2 hand-overs, 0 gaps\n$",
 }
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name != "service.py")

@@ -1,0 +1,72 @@
+"""Scenario ``gap closing``: what it costs, while nothing goes wrong, that gaps could be closed.
+
+The same rows are read with ``backfill="auto"``, with ``backfill="off"``, and as a cube that cannot be told row by row,
+which is sent as it stands, with no hidden field; of a document that selects its own keys, and of one to which hidden
+fields are added, so that its rows are longer. And with a checkpoint taken now and then, as a collector does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Literal
+
+from .load import serving
+from .rounds import Read, measure, ratio, show
+
+AUTO, OFF, PLAIN, STORED = (
+    'backfill="auto"',
+    'backfill="off"',
+    "by position, no hidden fields",
+    "with checkpoints",
+)
+CHECKPOINT_ROWS = 10_000  # between two checkpoints
+KEYS = "Block { Number Hash } Transaction { Hash } Call { Index } Log { Index } Transfer { Index Type Amount Sender }"
+BARE = "Block { Number } Transfer { Amount Sender } Transaction { Hash }"
+DOCUMENTS = {"its own keys selected": KEYS, "hidden fields added": BARE}
+LEAST = 0.9
+
+
+def reader(
+    selection: str, *, backfill: Literal["auto", "off"] = "auto", limit: str = "", checkpoints: bool = False
+) -> Read:
+    """Reads all rows, each message decoded."""
+    document = f"subscription {{ EVM {{ Transfers{limit} {{ {selection} }} }} }}"
+
+    async def read(url: str) -> int:
+        from bqstream import Client
+
+        count = stored = 0
+        async with (
+            Client("token-of-the-benchmark", endpoint=url, backfill=backfill) as client,
+            client.subscribe(document) as stream,
+        ):
+            async for message in stream:
+                count += len(message.data["EVM"]["Transfers"])
+                if checkpoints and count - stored >= CHECKPOINT_ROWS:
+                    message.checkpoint.dumps()
+                    stored = count
+        return count
+
+    return read
+
+
+def readers(selection: str) -> dict[str, Read]:
+    return {
+        AUTO: reader(selection),
+        OFF: reader(selection, backfill="off"),
+        PLAIN: reader(selection, limit="(limit: {count: 800})"),
+    }
+
+
+def run(*, quick: bool) -> None:
+    loads: tuple[tuple[int, int], ...] = ((1, 40_000), (10, 12_000), (100, 1_500))
+    found: dict[str, Any] = {}
+    for title, selection in DOCUMENTS.items():
+        for rows, messages in loads:
+            messages = messages // 4 if quick else messages
+            with serving(messages, rows) as url:
+                speeds = asyncio.run(measure(url, readers(selection), messages, rows, 3 if quick else 5))
+            show(f"gap closing, {title}: {rows} row(s) a message, {messages} messages", speeds, OFF)
+            found[f"{title}, {rows} row(s)"] = ratio(speeds, AUTO, OFF)
+    worst = min(found, key=lambda name: found[name])
+    print(f"\ngap closing on is {found[worst]:.2f} x off at the least ({worst}); it has to be {LEAST}")

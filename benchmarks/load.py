@@ -1,0 +1,101 @@
+"""The load server, a process of its own: frames are encoded once a subscription, so that it never is what is slow."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+SUBPROTOCOL = "graphql-transport-ws"
+AT_ONCE = 64 * 1024  # bytes that are written at once
+# What a row shows, by the field's path; whatever stands nowhere here is a small number.
+VALUES = {
+    "Block.Number": "21000000",
+    "Block.Hash": "0x" + "e" * 64,
+    "Block.Time": "2024-10-19T12:00:00Z",
+    "Transfer.Amount": "123456789.000000000000000001",
+    "Transfer.Sender": "0x" + "a" * 40,
+    "Transfer.Receiver": "0x" + "b" * 40,
+    "Transfer.Type": "token",
+    "Transaction.Hash": "0x" + "c" * 64,
+}
+
+
+def row_of(selection: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+    """A row as the document selects it, hidden fields and their aliases included."""
+    row = {}
+    for field in selection.selections:
+        name = (*path, field.name.value)
+        key = field.alias.value if field.alias else field.name.value
+        row[key] = row_of(field.selection_set, name) if field.selection_set else VALUES.get(".".join(name), 7)
+    return row
+
+
+def payload_of(document: str, rows: int) -> dict[str, Any]:
+    """What the document's one cube brings: rows that differ in nothing, since nobody compares them."""
+    from graphql import parse
+
+    (operation,) = parse(document).definitions
+    (root,) = operation.selection_set.selections  # type: ignore[attr-defined]
+    (cube,) = root.selection_set.selections
+    return {"data": {root.name.value: {cube.name.value: [row_of(cube.selection_set)] * rows}}}
+
+
+def framed(text: bytes) -> bytes:
+    """An unfragmented, unmasked text frame (RFC 6455, section 5.2)."""
+    size = len(text)
+    if size < 126:
+        head = bytes((0x81, size))
+    elif size < 65536:
+        head = bytes((0x81, 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x81, 127)) + size.to_bytes(8, "big")
+    return head + text
+
+
+def serve(messages: int, rows: int, port: Connection) -> None:
+    """Send each subscription that many messages of so many rows, as fast as they are read, and complete it."""
+    from websockets.asyncio.server import ServerConnection
+    from websockets.asyncio.server import serve as listen
+
+    async def handle(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send('{"type":"connection_ack"}')
+        asked = json.loads(await socket.recv())
+        name, query = asked["id"], asked["payload"]["query"]
+        frame = framed(json.dumps({"id": name, "type": "next", "payload": payload_of(query, rows)}).encode())
+        several = max(1, AT_ONCE // len(frame))
+        left = messages
+        while left:
+            count = min(several, left)
+            left -= count
+            # Past the library, which would take longer to send a message than a client takes to read it.
+            socket.transport.write(frame * count)
+            await socket.drain()
+            await asyncio.sleep(0)
+        await socket.send(json.dumps({"id": name, "type": "complete"}))
+        await socket.wait_closed()
+
+    async def main() -> None:
+        async with listen(handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], compression=None) as server:  # type: ignore[list-item]
+            port.send(next(iter(server.sockets)).getsockname()[1])
+            await asyncio.get_running_loop().create_future()
+
+    asyncio.run(main())
+
+
+@contextlib.contextmanager
+def serving(messages: int, rows: int) -> Iterator[str]:
+    """The address of a load server that is there until the block is left."""
+    here, there = multiprocessing.Pipe()
+    server = multiprocessing.Process(target=serve, args=(messages, rows, there), daemon=True)
+    server.start()
+    try:
+        yield f"ws://127.0.0.1:{here.recv()}/graphql"
+    finally:
+        server.terminate()
+        server.join()
