@@ -8,22 +8,21 @@ fields are added, so that its rows are longer. And with a checkpoint taken now a
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Literal
+from typing import Literal
 
 from .load import serving
 from .rounds import Read, measure, ratio, show
 
+CHECKPOINT_ROWS = 10_000
 AUTO, OFF, PLAIN, STORED = (
     'backfill="auto"',
     'backfill="off"',
     "by position, no hidden fields",
-    "with checkpoints",
+    f"a checkpoint every {CHECKPOINT_ROWS:,} rows",
 )
-CHECKPOINT_ROWS = 10_000  # between two checkpoints
 KEYS = "Block { Number Hash } Transaction { Hash } Call { Index } Log { Index } Transfer { Index Type Amount Sender }"
 BARE = "Block { Number } Transfer { Amount Sender } Transaction { Hash }"
 DOCUMENTS = {"its own keys selected": KEYS, "hidden fields added": BARE}
-LEAST = 0.9
 
 
 def reader(
@@ -55,18 +54,19 @@ def readers(selection: str) -> dict[str, Read]:
         AUTO: reader(selection),
         OFF: reader(selection, backfill="off"),
         PLAIN: reader(selection, limit="(limit: {count: 800})"),
+        STORED: reader(selection, checkpoints=True),
     }
 
 
 def run(*, quick: bool) -> None:
-    loads: tuple[tuple[int, int], ...] = ((1, 40_000), (10, 12_000), (100, 1_500))
-    found: dict[str, Any] = {}
+    loads = ((1, 40_000), (10, 12_000), (100, 1_500))
+    found: dict[str, float] = {}
     for title, selection in DOCUMENTS.items():
-        for rows, messages in loads:
-            messages = messages // 4 if quick else messages
+        for rows, most in loads:
+            messages = most // 4 if quick else most
             with serving(messages, rows) as url:
-                speeds = asyncio.run(measure(url, readers(selection), messages, rows, 3 if quick else 5))
-            show(f"gap closing, {title}: {rows} row(s) a message, {messages} messages", speeds, OFF)
-            found[f"{title}, {rows} row(s)"] = ratio(speeds, AUTO, OFF)
+                took = asyncio.run(measure(url, readers(selection), messages, rows, 3 if quick else 5))
+            show(f"gap closing, {title}: {rows} row(s) a message, {messages} messages", took, OFF)
+            found[f"{title}, {rows} row(s) a message"] = ratio(took, AUTO, OFF, "processor")
     worst = min(found, key=lambda name: found[name])
-    print(f"\ngap closing on is {found[worst]:.2f} x off at the least ({worst}); it has to be {LEAST}")
+    print(f"\ngap closing on is {found[worst]:.2f} x off at the least, by processor time: {worst}")

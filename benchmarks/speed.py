@@ -62,5 +62,5 @@ def run(*, quick: bool) -> None:
     rounds = 3 if quick else 5
     for rows, messages in ((1, 20_000 if quick else 60_000), (100, 500 if quick else 2_000)):
         with serving(messages, rows) as url:
-            speeds = asyncio.run(measure(url, CLIENTS, messages, rows, rounds))
-        show(f"speed: {rows} row(s) a message, {messages} messages", speeds, "gql")
+            took = asyncio.run(measure(url, CLIENTS, messages, rows, rounds))
+        show(f"speed: {rows} row(s) a message, {messages} messages", took, "gql")

@@ -15,10 +15,10 @@ from .checkpoint import Checkpoint
 from .clock import Clock
 from .config import Buffer
 from .delivery.backfill import Window
+from .delivery.closing import Start
 from .delivery.cursor import Cursor, CursorKind
 from .delivery.document import Document
 from .delivery.marks import known_of, windows_of
-from .delivery.merge import Start
 from .delivery.plan import Dataset, Identities, Plan
 from .errors import UsageError
 

@@ -7,10 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
+from ..message import GapCause
 from .backfill import Backfill, Window
-from .cursor import Cursor
+from .counting import Known
 
 Floors = dict[str, Window]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What is missing from before the subscription: from ``windows`` on, less the rows that are ``known``; ``at`` is
+    where the gap begins on the monotonic clock."""
+
+    windows: Mapping[str, Window]
+    known: Mapping[str, list[Known]]
+    cause: GapCause
+    detail: str
+    at: float
 
 
 class Held(NamedTuple):
@@ -72,6 +85,11 @@ class Closing:
         self.held.append(held)
         self.size += len(held.raw)
 
+    def let_go(self) -> None:
+        """Keep nothing of what was held."""
+        self.held.clear()
+        self.size = 0
+
     def release(self) -> Held:
         """The payload that was held longest."""
         held = self.held.popleft()
@@ -91,9 +109,3 @@ class Closing:
             known = floors.get(key)
             floors[key] = window if known is None else known.joined(window)
         return floors
-
-
-def lowest(windows: Mapping[str, Window], kind: str) -> Cursor | None:
-    """The lowest place of that kind at which a window begins."""
-    found = [window.low for window in windows.values() if window.low is not None and window.low.kind == kind]
-    return min(found, default=None)

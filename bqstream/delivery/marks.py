@@ -13,11 +13,13 @@ from ..checkpoint import Checkpoint, Mark
 from ..clock import Clock
 from ..errors import UsageError
 from .backfill import Window
+from .counting import Known
 from .cursor import Cursor
+from .extent import missing_after
 from .history import SPAN, History
 from .rows import Payload
 from .tagged import Tag, tagged_rows
-from .union import Known, Union
+from .union import Union
 
 _TAG = 9
 
@@ -58,7 +60,7 @@ class Marks:
 
     def _catch_up(self, number: int) -> None:
         history, union = self._history, self._union
-        readers = {} if union is None else union.readers
+        readers = {} if union is None else union.counting.readers
         while self._read and self._first < history.first:
             self._read.popleft()
             self._first += 1
@@ -74,7 +76,7 @@ class Marks:
     def _marks(self, union: Union, number: int, read: list[_Read]) -> dict[str, Mark]:
         lows = self._lows(union, number, read)
         marks: dict[str, Mark] = {}
-        for key in union.readers:
+        for key in union.counting.readers:
             if key in union.unclosable:
                 continue
             low, beyond = lows[key].low, dict[str, bytearray]()
@@ -83,7 +85,7 @@ class Marks:
                     if low is None or cursor is None or not cursor < low:
                         place = "" if cursor is None else str(cursor.value)
                         beyond.setdefault(place, bytearray()).extend(tag)
-            for block, tag, count in union.known.get(key, ()):
+            for block, tag, count in union.counting.known.get(key, ()):
                 if low is None or block is None or block >= low.value:
                     place = "" if block is None else str(block)
                     beyond.setdefault(place, bytearray()).extend(tag * count)
@@ -93,17 +95,15 @@ class Marks:
 
     def _lows(self, union: Union, number: int, read: list[_Read]) -> Mapping[str, Window]:
         """From where on rows may be missing after payload ``number``: those of blocks that came lately may follow."""
-        floor = union.floor_at(number)
+        floor = union.repair.floor_at(number)
         missing = dict(floor.windows or {}) if floor is not None else {}
-        if union.began is None:
-            return dict.fromkeys(union.readers, Window(since=math.floor(self._clock.wall())))
-        lows = union.below(
-            [
-                (one.at, {key: [at for at, _ in found if at is not None] for key, found in one.rows.items()})
-                for one in read
-            ],
-            SPAN + union.lag,
-        )
+        if union.beginning.began is None:
+            return dict.fromkeys(union.counting.readers, Window(since=math.floor(self._clock.wall())))
+        stood = [
+            (one.at, {key: [at for at, _ in found if at is not None] for key, found in one.rows.items()})
+            for one in read
+        ]
+        lows = missing_after(stood, union.counting.readers, union.beginning, SPAN + union.lag)
         for key, known in missing.items():
             exact = floor is not None and floor.exact
             lows[key] = known if exact else _earlier(lows[key], known)

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from ..message import Crossed, GapCause
-from .backfill import Window
+from .closing import Start
 from .gaps import Gaps
 from .history import History
 from .plan import Plan
 from .position import Position
 from .rows import Payload
-from .union import Known, Union
+from .union import Union
 
 Deliver = Callable[[int, bytes, float, bool], bool]
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """What is missing from before the subscription: from ``windows`` on, less the rows that are ``known``; ``at`` is
-    where the gap begins on the monotonic clock."""
-
-    windows: Mapping[str, Window]
-    known: Mapping[str, list[Known]]
-    cause: GapCause
-    detail: str
-    at: float
 
 
 class Merge:
@@ -88,15 +75,15 @@ class Merge:
     @property
     def unproven(self) -> bool:
         """Whether it is not known yet that nothing is missing."""
-        return any(part.unproven for part in (self.union, self.position) if part is not None)
+        open_ = self.union is not None and self.union.repair.open
+        return open_ or (self.position is not None and self.position.unproven)
 
     # ------------------------------------------------------------------ what the session tells
 
     def begin(self, start: Start) -> None:
         """Before the first source: rows are missing from before it."""
         if self.union is not None:
-            windows = {key: window for key, window in start.windows.items() if key in self.union.readers}
-            self.union.begin(windows, start.known, start.cause, start.detail, start.at)
+            self.union.begin(start)
         if self.position is not None:
             self.position.begin(start.cause, start.detail, start.at)
 
@@ -133,7 +120,7 @@ class Merge:
             position.heard(source, now)
         else:
             union.payload(source, payload.without(self.others), now)
-            position.payload(source, payload.without(union.readers), now)
+            position.payload(source, payload.without(union.counting.readers), now)
 
     def crossed(self, source: int, now: float, beaten: float | None) -> bool:
         """Whether every source older than ``source`` may go without a row being lost."""

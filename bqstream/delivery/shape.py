@@ -254,7 +254,7 @@ class _Reader:
         if reason is None and cursor is None:
             reason = f"{name} has no block and no time to ask for"
         if reason is None and "where" in arguments and _is_relative(self.value(arguments["where"])):
-            reason = "its own filter counts from the moment of asking, which is later for a query"
+            reason = "its own filter ends a while before the moment of asking, which is later for a query"
         return CubeShape(
             name,
             key,
@@ -300,9 +300,11 @@ class _Reader:
 
 
 def _is_relative(where: Any) -> bool:
-    """Whether a filter holds a time relative to now (graphql/datetime: ``since_relative`` and its like)."""
+    """Whether a filter ends at a time relative to now (graphql/datetime): a query, which is asked later, would bring
+    rows that were not sent. One that begins there leaves out only what is older than any row that is sent."""
     if isinstance(where, dict):
-        return any(name.endswith("_relative") or _is_relative(inner) for name, inner in where.items())
+        ends = ("till_relative", "before_relative")
+        return any(name in ends or _is_relative(inner) for name, inner in where.items())
     return isinstance(where, list) and any(map(_is_relative, where))
 
 

@@ -15,11 +15,12 @@ from ..errors import BufferOverflow
 from ..message import Crossed, Fork, Gap, GapCause, Message
 from .backfill import Ask, Sleep
 from .buffer import Buffer
+from .closing import Start
 from .forks import Forks
 from .gaps import Gaps
 from .history import History
 from .marks import Marks
-from .merge import Merge, Start
+from .merge import Merge
 from .plan import Plan
 
 
@@ -175,17 +176,17 @@ class Stream:
     @property
     def closing(self) -> bool:
         """Whether a gap is being closed."""
-        return self._merge.union is not None and self._merge.union.closing
+        return self._merge.union is not None and self._merge.union.repair.closing is not None
 
     @property
     def queries(self) -> int:
         """How many queries were answered to close gaps."""
-        return 0 if self._merge.union is None else self._merge.union.queries
+        return 0 if self._merge.union is None else self._merge.union.repair.queries
 
     @property
     def backfilled(self) -> int:
         """How many rows queries brought."""
-        return 0 if self._merge.union is None else self._merge.union.backfilled
+        return 0 if self._merge.union is None else self._merge.union.repair.backfilled
 
     @property
     def truncated(self) -> int:
@@ -280,7 +281,7 @@ class Stream:
     def query_failed(self, reason: str, now: float) -> None:
         """There is no answer to be had: the gap is a hole."""
         if self._merge.union is not None and not self._over:
-            self._merge.union.failed(reason, now)
+            self._merge.union.repair.failed(reason, now)
 
     # ------------------------------------------------------------------ inside
 
@@ -353,12 +354,12 @@ class Stream:
             self._gaps.close(self._slow, now)
             self._slow = None
         if self._merge.union is not None:
-            self._merge.union.pump(now)
+            self._merge.union.repair.pump(now)
         self._on_room()
 
     def _conclude(self, now: float) -> None:
         if self._merge.union is not None and not self._over:
-            self._merge.union.conclude(now)
+            self._merge.union.repair.conclude(now)
 
     def _end(self, error: Exception | None) -> None:
         if not self._over:

@@ -15,9 +15,9 @@ from bqstream.checkpoint import Mark
 from bqstream.clock import Clock
 from bqstream.config import Buffer
 from bqstream.delivery.backfill import Window
+from bqstream.delivery.closing import Start
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
-from bqstream.delivery.merge import Start
 from bqstream.order import Order
 from tests.unit.test_client import DOCUMENT, client_of, service_of
 from tests.virtual_time import virtual_time

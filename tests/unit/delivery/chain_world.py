@@ -19,10 +19,10 @@ from bqstream.clock import Clock
 from bqstream.config import Buffer
 from bqstream.delivery.ask import Answer, Range
 from bqstream.delivery.backfill import Ask, Sleep
+from bqstream.delivery.closing import Start
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
 from bqstream.delivery.marks import known_of, windows_of
-from bqstream.delivery.merge import Start
 from bqstream.delivery.plan import Plan
 from bqstream.delivery.stream import Stream
 from bqstream.message import Gap, Message
