@@ -358,7 +358,8 @@ class Union:
             return True
         if cause == "handover" and quiet:
             cause, why = "quiet", SILENT
-        self.repair.missing(cause, min(self._last, new.joined), why, windows, holding=False)
+        heard = old.joined if old.heard is None else old.heard  # it may have been silent for long
+        self.repair.missing(cause, min(self._last, new.joined, heard), why, windows, holding=False)
         self._ask(now)
         return False
 
