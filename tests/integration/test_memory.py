@@ -145,6 +145,22 @@ async def test_a_reader_that_is_parked_again_and_again_gets_all_in_the_end_or_ha
 
 
 @virtual_time
+async def test_a_reader_that_is_parked_again_and_again_loses_nothing() -> None:
+    async with neighbours(Buffer(messages=10), block=0.5) as (sim, client, quick, slow, seen):
+        rows: list[Any] = []
+        for round_ in range(1, 4):
+            await until(lambda round_=round_: [e.resumed for e in seen.of(Parked)].count(False) >= round_)  # type: ignore[misc]
+            await passed(2)
+            while client.status().subscriptions[1].waiting_messages:
+                rows.extend((await anext(slow)).rows())
+        async with caught_up(slow) as last:
+            last.rows = rows
+            verdicts = await settled(sim, quick, last)
+        assert [verdict.exact for verdict in verdicts] == [True, True], verdicts
+        assert all(gap.closed for gap in slow.gaps)
+
+
+@virtual_time
 async def test_a_parked_reader_crosses_a_hand_over_and_has_one_gap() -> None:
     """What is let go is let go on whichever link it comes; the hand-over itself loses nothing for its neighbour."""
     seen = Events()
