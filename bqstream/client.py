@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import itertools
 import logging
 import os
@@ -19,7 +18,7 @@ from typing import Any, Literal, Never, Self, TypeVar
 import aiohttp
 import anyio
 
-from . import events
+from . import events, options
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .closer import Closer
@@ -34,8 +33,7 @@ from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
 from .message import Gap
-from .order import Order
-from .protocol import request
+from .order import Order, check_variables, request_of
 from .query import Queries
 from .session.dialer import Dialer, Network, Subprotocol
 from .session.links import Shared
@@ -104,25 +102,20 @@ class Client:
         allow_plaintext: bool = False,
         **unknown: Never,
     ) -> None:
-        _none_unknown(unknown, Client.__init__)
-        _one_of("handover", handover, ("overlap", "replace"))
-        _one_of("engine", engine, ("auto", "websockets"))
-        _one_of("subprotocol", subprotocol, ("auto", "graphql-transport-ws", "graphql-ws"))
-        _one_of("backfill", backfill, ("auto", "off"))
-        _one_of("dataset", dataset, ("realtime", "combined", "archive"))
-        _whole("connections", connections)
-        _whole("max_message_bytes", max_message_bytes)
-        for name, value, kind in (
-            ("timeouts", timeouts, Timeouts),
-            ("backoff", backoff, Backoff),
-            ("buffer", buffer, Buffer),
-            ("tls", tls, ssl.SSLContext),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise UsageError(f"{name} takes a {kind.__name__}, not {type(value).__name__}")
-        if on_event is not None and (not callable(on_event) or inspect.iscoroutinefunction(on_event)):
-            raise UsageError("on_event takes a plain function, since nobody would await what another returns")
-        _check_proxy(proxy)
+        options.none_unknown(unknown, Client.__init__)
+        options.one_of("handover", handover, ("overlap", "replace"))
+        options.one_of("engine", engine, ("auto", "websockets"))
+        options.one_of("subprotocol", subprotocol, ("auto", "graphql-transport-ws", "graphql-ws"))
+        options.one_of("backfill", backfill, ("auto", "off"))
+        options.one_of("dataset", dataset, ("realtime", "combined", "archive"))
+        options.whole("connections", connections)
+        options.whole("max_message_bytes", max_message_bytes)
+        options.kind_of("timeouts", timeouts, Timeouts)
+        options.kind_of("backoff", backoff, Backoff)
+        options.kind_of("buffer", buffer, Buffer)
+        options.kind_of("tls", tls, ssl.SSLContext)
+        options.plain_function("on_event", on_event)
+        options.proxy(proxy)
         self._endpoint = Endpoint.parse(
             endpoint or os.environ.get("BITQUERY_ENDPOINT") or "eu", allow_plaintext=allow_plaintext
         )
@@ -335,12 +328,12 @@ class Client:
 
         Cancelling it unsubscribes.
         """
-        _none_unknown(unknown, Client.subscribe)
-        _one_of("on_gap", on_gap, ("continue", "raise"))
+        options.none_unknown(unknown, Client.subscribe)
+        options.one_of("on_gap", on_gap, ("continue", "raise"))
         if backfill is not None:
-            _one_of("backfill", backfill, ("auto", "off"))
+            options.one_of("backfill", backfill, ("auto", "off"))
         if dataset is not None:
-            _one_of("dataset", dataset, ("realtime", "combined", "archive"))
+            options.one_of("dataset", dataset, ("realtime", "combined", "archive"))
         if buffer is not None and not isinstance(buffer, Buffer):
             raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
         if resume is not None and not isinstance(resume, Checkpoint):
@@ -351,7 +344,7 @@ class Client:
         async def opened() -> Subscription:
             parsed = Document.parse(document, operation_name)
             parsed.require("subscription")
-            _no_values(parsed, variables)
+            check_variables(parsed, variables)
             order = Order(
                 document=parsed,
                 variables=variables,
@@ -397,7 +390,7 @@ class Client:
                 return None
             self._refused_hidden.add(order.document.text)
             stream.replan(order.plan(hidden=False))
-            return _request(order.document, order.variables)
+            return request_of(order.document, order.variables)
 
         stream: Stream = Stream(
             buffer=order.buffer,
@@ -415,7 +408,7 @@ class Client:
             lag=self._timeouts.grace,
             pause=self._timeouts.block,
         )
-        request = _request(order.document, order.variables, plan.text)
+        request = request_of(order.document, order.variables, plan.text)
         operation: Operation = Operation(key, request, stream, fallback=plain if plan.hides else None)
         subscription = Subscription(stream, lambda: self._forget(operation), key)
         held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
@@ -458,7 +451,7 @@ class Client:
         """
         parsed = Document.parse(document, operation_name)
         parsed.require("query")
-        data: dict[str, Any] = await self._opened(self._queries).execute(_request(parsed, variables))
+        data: dict[str, Any] = await self._opened(self._queries).execute(request_of(parsed, variables))
         return data
 
     def _opened(self, part: T | None) -> T:
@@ -511,38 +504,3 @@ def _leaf(error: Exception) -> Exception:
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[-1]
     return error
-
-
-def _request(document: Document, variables: Mapping[str, Any] | None, text: str | None = None) -> bytes:
-    if isinstance(variables, Mapping):
-        variables = {**document.values, **variables}
-    return request(text or document.text, variables or document.values or None, document.operation_name)
-
-
-def _no_values(document: Document, variables: object) -> None:
-    """Raise UsageError for variables that are no mapping of JSON values, before anything is made of them."""
-    _request(document, variables)  # type: ignore[arg-type]
-
-
-def _none_unknown(unknown: Mapping[str, object], function: Callable[..., object]) -> None:
-    """Raise UsageError for options that there are not, which a type checker refuses by ``Never``."""
-    if unknown:
-        parameters = inspect.signature(function).parameters.values()
-        known = ", ".join(one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY)
-        raise UsageError(f"there is no option {', '.join(unknown)}; there are {known}")
-
-
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name}={value!r}: give one of {', '.join(map(repr, choices))}")
-
-
-def _check_proxy(proxy: object) -> None:
-    """The text of an error must not show a proxy's URL, which may hold its password."""
-    if not (proxy is None or isinstance(proxy, bool) or (isinstance(proxy, str) and "://" in proxy)):
-        raise UsageError("proxy is True, None, or a URL such as http://proxy.example:3128")
-
-
-def _whole(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name}={value!r}: give a whole number from 1")

@@ -21,6 +21,7 @@ from .delivery.document import Document
 from .delivery.marks import known_of, windows_of
 from .delivery.plan import Dataset, Identities, Plan
 from .errors import UsageError
+from .protocol import request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,3 +104,16 @@ class Order:
                 seconds = time.astimezone(UTC).timestamp()
                 return Window(since=math.floor(seconds)), max(0.0, wall - seconds)
         raise UsageError(f"since={self.since!r}: give a time, an age (timedelta) or a block's number")
+
+
+def request_of(document: Document, variables: Mapping[str, Any] | None, text: str | None = None) -> bytes:
+    """The JSON text of the request for ``document``, or for ``text`` in its place. Raises UsageError for variables
+    that are no mapping of JSON values."""
+    if isinstance(variables, Mapping):
+        variables = {**document.values, **variables}
+    return request(text or document.text, variables or document.values or None, document.operation_name)
+
+
+def check_variables(document: Document, variables: object) -> None:
+    """Raise UsageError for variables that are no mapping of JSON values, before anything is made of them."""
+    request_of(document, variables)  # type: ignore[arg-type]

@@ -254,7 +254,7 @@ async def test_a_socket_that_is_closed_for_one_documents_syntax_ends_that_one_al
     options = {"backoff": EXACT, "subprotocol": subprotocol}
     async with playing(service={"syntax_error": "close"}, client=options) as scene:
         wrong = msgspec.json.encode({"query": "subscription { EVM { Transfers { Block { Number } }"})
-        monkeypatch.setattr("bqstream.client._request", lambda *_: wrong)
+        monkeypatch.setattr("bqstream.client.request_of", lambda *_: wrong)
         async with scene.client.subscribe("subscription { mute }") as refused:
             with pytest.raises(DocumentRefused, match="Syntax Error"):
                 await anext(refused)
