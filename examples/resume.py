@@ -42,7 +42,9 @@ async def main() -> None:
             database.execute("CREATE TABLE checkpoint (text TEXT)")
             for life in (1, 2):
                 await collect(database, messages=15)
-                rows, different = database.execute("SELECT count(*), count(DISTINCT row) FROM rows").fetchone()
+                rows, different = database.execute(
+                    "SELECT count(*), count(DISTINCT row) FROM rows"
+                ).fetchone()
                 print(f"after life {life}: {rows} rows, {different} of them different")
                 await asyncio.sleep(1)  # nobody listens
 

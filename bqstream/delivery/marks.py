@@ -18,7 +18,7 @@ from .cursor import Cursor
 from .extent import missing_after
 from .history import SPAN, History
 from .rows import Payload
-from .tagged import Tag, tagged_rows
+from .tagged import Tag, place_of
 from .union import Union
 
 _TAG = 9
@@ -69,8 +69,12 @@ class Marks:
         known = self._first + len(self._read)
         for place, entry in enumerate(history.entries(number), history.first):
             if place >= known:
-                rows = tagged_rows(Payload(entry.raw).cubes, readers)
-                found = {key: [(row.cursor, row.tag) for row in some] for key, some in rows.items() if some}
+                cubes = Payload(entry.raw).cubes
+                found = {
+                    key: [place_of(row, reader) for row in rows]
+                    for key, reader in readers.items()
+                    if (rows := cubes.get(key))
+                }
                 self._read.append(_Read(entry.at, found))
 
     def _marks(self, union: Union, number: int, read: list[_Read]) -> dict[str, Mark]:

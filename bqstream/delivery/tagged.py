@@ -45,23 +45,56 @@ class Row(NamedTuple):
 
 def tagged(raw: msgspec.Raw, reader: Reader) -> Row:
     """Read one row; nothing here raises, whatever it holds."""
+    row, content = _read(raw, reader)
+    return row if content is None else row._replace(content=_digest(content))
+
+
+def place_of(raw: msgspec.Raw, reader: Reader) -> tuple[Cursor | None, Tag]:
+    """Where a row stands, and its tag: less work than to read all of it."""
+    row, _ = _read(raw, reader, whole=False)
+    return row.cursor, row.tag
+
+
+def cursors_of(
+    cubes: Mapping[str, Sequence[msgspec.Raw] | None], readers: Mapping[str, Reader]
+) -> dict[str, list[Cursor]]:
+    """Where the rows of each cube stand, of those that say so."""
+    return {
+        key: [cursor for raw in rows or () if (cursor := _cursor(raw, readers[key])) is not None]
+        for key, rows in cubes.items()
+        if key in readers
+    }
+
+
+def _cursor(raw: msgspec.Raw, reader: Reader) -> Cursor | None:
+    try:
+        return reader.cursor(msgspec.json.decode(raw))
+    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+        return None
+
+
+def _read(raw: msgspec.Raw, reader: Reader, *, whole: bool = True) -> tuple[Row, bytes | None]:
+    """The row; and, where it is told by its key and that is asked for, its content, whose digest is to be put in."""
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         tag = _digest(bytes(raw))
-        return Row(raw, None, tag, tag, tag, None)
+        return Row(raw, None, tag, tag, tag, None), None
     cursor, key, branch = reader.cursor(value), reader.key(value), reader.hash(value)
+    if key is not None and not whole:
+        tag = _digest(b"k" + msgspec.json.encode(key))
+        return Row(raw, cursor, tag, tag, tag, branch), None
     reader.take_out(value)
     content = masked = _canonical(value, raw)
     if b"." in content or b"e" in content or b"E" in content:  # there may be a float in it
         masked = _canonical(_without_floats(value), raw)
     if key is not None:
         tag = _digest(b"k" + msgspec.json.encode(key))
-        return Row(raw, cursor, tag, tag, _digest(masked), branch)
+        return Row(raw, cursor, tag, tag, tag, branch), masked
     frame = msgspec.json.encode((branch, None if cursor is None else cursor.value))
     tag = _digest(frame + masked)
     exact = tag if masked is content else _digest(frame + b"!" + content)
-    return Row(raw, cursor, tag, exact, tag, branch)
+    return Row(raw, cursor, tag, exact, tag, branch), None
 
 
 def tagged_rows(

@@ -25,7 +25,7 @@ from .history import Entry, History
 from .plan import MOST_ROWS, Plan
 from .repair import Repair
 from .rows import Payload
-from .tagged import tagged_rows
+from .tagged import cursors_of
 
 # How far before the last row that came in a gap begins, in seconds: late portions of earlier blocks may be missing too.
 REACH = 60.0
@@ -301,9 +301,9 @@ class Union:
     def _guard(self, raw: bytes, now: float) -> None:
         """A message as long as the service's limit may have been cut short: its blocks are asked for again."""
         for key in self._plan.full(raw):
-            rows = tagged_rows(Payload(raw).cubes, {key: self.counting.readers[key]}).get(key, [])
-            cursors = [row.cursor for row in rows if row.cursor is not None]
-            if len(rows) < MOST_ROWS or not cursors:
+            rows = Payload(raw).cubes.get(key) or ()
+            cursors = cursors_of({key: rows}, self.counting.readers)[key] if len(rows) >= MOST_ROWS else []
+            if not cursors:
                 continue
             self.truncated += 1
             till = math.ceil(now + self.beginning.offset) + 1
@@ -390,8 +390,7 @@ class Union:
         return windows
 
     def _cursors(self, raw: bytes) -> dict[str, list[Cursor]]:
-        rows = self.counting.read(Payload(raw))
-        return {key: [row.cursor for row in found if row.cursor is not None] for key, found in rows.items()}
+        return cursors_of(Payload(raw).cubes, self.counting.readers)
 
     def _up_to(self, new: _Source, windows: Mapping[str, Window]) -> dict[str, Window]:
         """What ``new`` can lack ends with the first block it brought, once it has brought one."""

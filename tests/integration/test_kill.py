@@ -27,9 +27,9 @@ from .collector_process import Store
 ROOT = Path(__file__).parents[2]
 SERVICE: dict[str, Any] = {"block_interval": 0.2, "query_lag": 0.3, "transactions": 4, "reprice": 0.01}
 PATIENCE = 60.0
-# When a process is killed, in seconds: after it has committed for the first time, or after it was started: while it is
-# not ready yet, while it is, and while what came in since the last one died is asked for.
-AFTER_COMMIT, AFTER_START = (0.05, 1.5), ((0.05, 0.5), (0.5, 1.5), (1.5, 4.0))
+# When a process is killed, in seconds, in turn: after it has committed for the first time; and after it was started, as
+# it asks for what came in since the last one died, as it gets ready, and before.
+AFTER_COMMIT, *AFTER_START = (0.05, 1.5), (1.5, 4.0), (0.5, 1.5), (0.05, 0.5)
 
 KEYED = """subscription { EVM(network: eth) { Keyed: Transfers {
     Block { Number Hash } Transaction { Hash } Call { Index } Log { Index }
@@ -144,12 +144,11 @@ class Collector:
     async def die(self, times: int) -> None:
         """Be killed that often. What is owed begins with what the first one stores, so that one gets to that."""
         for number in range(times):
+            turn = number % (1 + len(AFTER_START))
             async with self.living() as life:
-                if number == 0 or self.random.random() < 0.3:
+                if turn == 0:
                     await life.until(life.committed.is_set, within=PATIENCE)
-                    await life.lives_on(self.random.uniform(*AFTER_COMMIT))
-                else:
-                    await life.lives_on(self.random.uniform(*self.random.choice(AFTER_START)))
+                await life.lives_on(self.random.uniform(*(AFTER_START[turn - 1] if turn else AFTER_COMMIT)))
                 self.idle += not life.committed.is_set()
 
     async def verdict(self, caught_up: asyncio.Barrier) -> Verdict:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from bqstream import Message, OperationFailed, UsageError
+from bqstream import Gap, Message, OperationFailed, UsageError
 
 ERRORS = [{"message": "a cube failed"}]
 A, B = {"Hash": "a"}, {"Hash": "b"}
@@ -62,3 +63,34 @@ def test_a_payload_that_cannot_be_decoded_says_so_when_it_is_looked_at() -> None
     broken = Message(b'{"data":' + b"[" * 100_000, received=0.0, link=1)
     with pytest.raises(OperationFailed, match=r"message\.raw"):
         broken.rows()
+
+
+def test_a_message_that_belongs_to_no_subscription_has_no_checkpoint_and_no_forks() -> None:
+    alone = message({"EVM": {"Blocks": [A]}}, "Blocks")
+    assert (alone.forks, alone.undo, alone.replayed) == ((), None, False)
+    assert alone.size == len(alone.raw)
+    with pytest.raises(UsageError, match="belongs to no subscription"):
+        _ = alone.checkpoint
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "hole"),
+    [
+        ({}, "being closed", False),
+        ({"closed": True, "how": "2 queries brought 7 rows"}, "closed: 2 queries brought 7 rows", False),
+        ({"reason": 'backfill is "off"'}, 'backfill is "off"', True),
+    ],
+)
+def test_a_gap_says_in_one_line_what_it_is_and_what_became_of_it(state: Any, said: str, hole: bool) -> None:
+    start = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    gap = Gap(start=start, end=None, cause="lost", cubes=("Blocks", "Calls"), detail="it broke", **state)
+    assert str(gap) == f"lost of Blocks, Calls, 2026-01-02T03:04:05+00:00 to now: it broke; {said}"
+    assert gap.is_hole == hole
+
+
+def test_a_reason_that_the_detail_has_already_is_not_said_twice() -> None:
+    start = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    gap = Gap(
+        start=start, end=start, cause="dropped", detail="the reader was slow", reason="the reader was slow"
+    )
+    assert str(gap) == f"dropped, {start.isoformat()} to {start.isoformat()}: the reader was slow"
