@@ -410,7 +410,12 @@ class Client:
         )
         request = request_of(order.document, order.variables, plan.text)
         operation: Operation = Operation(key, request, stream, fallback=plain if plan.hides else None)
-        subscription = Subscription(stream, lambda: self._forget(operation), key)
+
+        def closed() -> None:
+            self._forget(operation)
+            stream.completed(self._clock.monotonic())  # what is still missing is not asked for any more
+
+        subscription = Subscription(stream, closed, key)
         held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
         self._open[key] = (operation, stream)
         session.add(operation)

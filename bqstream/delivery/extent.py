@@ -33,14 +33,21 @@ def missing_after(
     """
     last = read[-1][0] if read else 0.0
     edge = max((at for at, _ in read if at <= last - reach), default=None)
-    if edge is None:
-        return dict.fromkeys(readers, Window(since=math.floor(beginning.began or 0.0)))
     highest: dict[str, Cursor] = {}
     for at, found in read:
-        if edge - SPAN <= at <= edge:
+        if edge is not None and edge - SPAN <= at <= edge:
             for key, cursors in found.items():
                 if cursors:
                     highest[key] = max(*cursors, highest.get(key, cursors[0]))
+    return missing_above(edge, highest, readers, beginning)
+
+
+def missing_above(
+    edge: float | None, highest: Mapping[str, Cursor], readers: Mapping[str, Reader], beginning: Beginning
+) -> dict[str, Window]:
+    """The same, where it is known what came last before: when (``edge``), and the highest place within ``SPAN``."""
+    if edge is None:
+        return dict.fromkeys(readers, Window(since=math.floor(beginning.began or 0.0)))
     above = {key: Window(low=Cursor(one.kind, one.value + 1)) for key, one in highest.items()}
     since = Window(since=math.floor(edge + beginning.offset - SPAN) + 1)
     return {key: above.get(key) or like_others(reader, above) or since for key, reader in readers.items()}

@@ -79,11 +79,16 @@ class History:
         self.first += 1
         self.evicted_at = entry.at
 
-    def entries(self, until: int | None = None) -> Iterator[Entry]:
-        """What is kept, oldest first, up to the payload of that number."""
-        return islice(
-            chain(self._tail, self._ring), None if until is None else max(0, until + 1 - self.first)
-        )
+    def entries(self, until: int | None = None, *, since: int = 0) -> Iterator[Entry]:
+        """What is kept, oldest first, from payload ``since`` up to payload ``until``."""
+        begin = max(0, since - self.first)
+        end = len(self) if until is None else max(0, until + 1 - self.first)
+        tail = len(self._tail)
+        if begin >= tail:  # what is asked for most: the newest, without a walk past all others
+            newest = len(self._ring) - (begin - tail)
+            last = list(islice(reversed(self._ring), max(0, newest)))
+            return islice(reversed(last), max(0, end - begin))
+        return islice(chain(self._tail, self._ring), begin, end)
 
     def last_rows(self, key: str, count: int, before: float) -> list[Fingerprint]:
         """At most the last ``count`` rows of a cube that were delivered up to ``before``, oldest first."""

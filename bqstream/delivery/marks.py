@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from ..checkpoint import Checkpoint, Mark
 from ..clock import Clock
@@ -15,32 +14,73 @@ from ..errors import UsageError
 from .backfill import Window
 from .counting import Known
 from .cursor import Cursor
-from .extent import missing_after
+from .extent import missing_above
 from .history import SPAN, History
 from .rows import Payload
 from .tagged import Tag, place_of
 from .union import Union
 
 _TAG = 9
+_NOWHERE = -1  # below every block: rows that do not say where they stand are kept
 
 
-class _Read(NamedTuple):
-    """One payload's rows: of each cube, where they stand and what they are compared by."""
+class _Beyond:
+    """One cube's rows by their block, as a checkpoint has them: text is made anew for blocks that have changed."""
 
-    at: float
-    rows: dict[str, list[tuple[Cursor | None, Tag]]]
+    def __init__(self) -> None:
+        self.low = _NOWHERE  # what lies below was let go
+        self._tags: dict[int, bytearray] = {}
+        self._texts: dict[int, str] = {}
+
+    def add(self, block: int | None, tags: Tag) -> None:
+        place = _NOWHERE if block is None else block
+        self._tags.setdefault(place, bytearray()).extend(tags)
+        self._texts.pop(place, None)
+
+    def above(self, low: int) -> dict[str, str]:
+        """The rows of ``low`` and above; what is below is let go."""
+        if low > self.low:
+            for place in [place for place in self._tags if _NOWHERE < place < low]:
+                del self._tags[place]
+                self._texts.pop(place, None)
+            self.low = low
+        for place, tags in self._tags.items():
+            if place not in self._texts:
+                self._texts[place] = base64.b64encode(tags).decode()
+        return {"" if place == _NOWHERE else str(place): text for place, text in self._texts.items()}
 
 
 class Marks:
-    """Makes checkpoints; each payload is read once, when the first checkpoint at or after it is asked for."""
+    """Makes checkpoints. Each payload is read once, in order, when a checkpoint after it is asked for; one before the
+    last that was asked for is worked out anew."""
 
     def __init__(self, fingerprint: str, history: History, union: Union | None, clock: Clock) -> None:
         self._fingerprint = fingerprint
         self._history = history
         self._union = union
         self._clock = clock
-        self._read: deque[_Read] = deque()
-        self._first = 1  # the number of the oldest payload in it
+        self._forget(1)
+
+    def _forget(self, first: int) -> None:
+        """Begin anew with payload ``first``."""
+        self._next = first
+        self._at: float | None = None  # when the last payload that was read came in
+        self._edge: float | None = None  # and the last one of which the blocks are whole
+        self._recent: deque[tuple[float, dict[str, Cursor]]] = (
+            deque()
+        )  # the highest place of each cube, by payload …
+        self._whole: deque[tuple[float, dict[str, Cursor]]] = deque()  # … and of those up to the edge
+        self._beyond: dict[str, _Beyond] = {}
+        self._readers = dict(self._union.counting.readers) if self._union is not None else {}
+        for key, known in (self._union.counting.known if self._union is not None else {}).items():
+            for block, tag, count in known:
+                self._rows(key).add(block, tag * count)
+
+    def _rows(self, key: str) -> _Beyond:
+        found = self._beyond.get(key)
+        if found is None:
+            found = self._beyond[key] = _Beyond()
+        return found
 
     def at(self, number: int) -> Checkpoint:
         """The checkpoint after payload ``number``; 0: before the first one. Raises UsageError: it is too old."""
@@ -49,65 +89,66 @@ class Marks:
             raise UsageError(
                 "this message is too old for a checkpoint: take it while you have the message in hand"
             )
+        if number + 1 < self._next:
+            return Marks(self._fingerprint, history, self._union, self._clock).at(number)
+        if self._next < history.first or (self._union and self._union.counting.readers != self._readers):
+            self._forget(
+                history.first
+            )  # what came between is gone, or rows are told apart by other fields now
+        cubes = {} if self._union is None else self._marks(self._union, number)
         now = self._clock.monotonic()
-        self._catch_up(number)
-        read = [one for place, one in enumerate(self._read, self._first) if place <= number]
-        at = read[-1].at if read else now
-        cubes = {} if self._union is None else self._marks(self._union, number, read)
+        at = now if self._at is None else self._at
         return Checkpoint(
             self._fingerprint, datetime.fromtimestamp(self._clock.wall() + at - now, UTC), cubes
         )
 
-    def _catch_up(self, number: int) -> None:
-        history, union = self._history, self._union
-        readers = {} if union is None else union.counting.readers
-        while self._read and self._first < history.first:
-            self._read.popleft()
-            self._first += 1
-        if not self._read:
-            self._first = history.first
-        known = self._first + len(self._read)
-        for place, entry in enumerate(history.entries(number), history.first):
-            if place >= known:
-                cubes = Payload(entry.raw).cubes
-                found = {
-                    key: [place_of(row, reader) for row in rows]
-                    for key, reader in readers.items()
-                    if (rows := cubes.get(key))
-                }
-                self._read.append(_Read(entry.at, found))
+    def _read(self, union: Union, until: int) -> None:
+        readers = union.counting.readers
+        for entry in self._history.entries(until, since=self._next):
+            cubes, highest = Payload(entry.raw).cubes, dict[str, Cursor]()
+            for key, reader in readers.items():
+                for raw in cubes.get(key) or ():
+                    cursor, tag = place_of(raw, reader)
+                    self._rows(key).add(None if cursor is None else cursor.value, tag)
+                    if cursor is not None and (key not in highest or highest[key] < cursor):
+                        highest[key] = cursor
+            self._recent.append((entry.at, highest))
+            self._at = entry.at
+        self._next = max(self._next, until + 1)
+        reach = SPAN + union.lag
+        while self._recent and self._recent[0][0] <= self._recent[-1][0] - reach:
+            self._whole.append(self._recent.popleft())
+            self._edge = self._whole[-1][0]
+        while self._whole and self._whole[0][0] < self._whole[-1][0] - SPAN:
+            self._whole.popleft()
 
-    def _marks(self, union: Union, number: int, read: list[_Read]) -> dict[str, Mark]:
-        lows = self._lows(union, number, read)
+    def _marks(self, union: Union, number: int) -> dict[str, Mark]:
+        self._read(union, number)
+        lows = self._lows(union, number)
+        if any(low.low is not None and low.low.value < self._rows(key).low for key, low in lows.items()):
+            self._forget(self._history.first)  # a gap begins below what was let go
+            self._read(union, number)
         marks: dict[str, Mark] = {}
         for key in union.counting.readers:
-            if key in union.unclosable:
-                continue
-            low, beyond = lows[key].low, dict[str, bytearray]()
-            for one in read:
-                for cursor, tag in one.rows.get(key, ()):
-                    if low is None or cursor is None or not cursor < low:
-                        place = "" if cursor is None else str(cursor.value)
-                        beyond.setdefault(place, bytearray()).extend(tag)
-            for block, tag, count in union.counting.known.get(key, ()):
-                if low is None or block is None or block >= low.value:
-                    place = "" if block is None else str(block)
-                    beyond.setdefault(place, bytearray()).extend(tag * count)
-            text = {place: base64.b64encode(tags).decode() for place, tags in beyond.items()}
-            marks[key] = Mark(None if low is None else low.as_json(), lows[key].since, text)
+            if key not in union.unclosable:
+                low = lows[key].low
+                beyond = self._rows(key).above(_NOWHERE if low is None else low.value)
+                marks[key] = Mark(None if low is None else low.as_json(), lows[key].since, beyond)
         return marks
 
-    def _lows(self, union: Union, number: int, read: list[_Read]) -> Mapping[str, Window]:
+    def _lows(self, union: Union, number: int) -> Mapping[str, Window]:
         """From where on rows may be missing after payload ``number``: those of blocks that came lately may follow."""
         floor = union.repair.floor_at(number)
         missing = dict(floor.windows or {}) if floor is not None else {}
+        readers = union.counting.readers
         if union.beginning.began is None:
-            return dict.fromkeys(union.counting.readers, Window(since=math.floor(self._clock.wall())))
-        stood = [
-            (one.at, {key: [at for at, _ in found if at is not None] for key, found in one.rows.items()})
-            for one in read
-        ]
-        lows = missing_after(stood, union.counting.readers, union.beginning, SPAN + union.lag)
+            return dict.fromkeys(readers, Window(since=math.floor(self._clock.wall())))
+        highest: dict[str, Cursor] = {}
+        for _, found in self._whole:
+            for key, cursor in found.items():
+                if key not in highest or highest[key] < cursor:
+                    highest[key] = cursor
+        lows = missing_above(self._edge, highest, readers, union.beginning)
         for key, known in missing.items():
             exact = floor is not None and floor.exact
             lows[key] = known if exact else _earlier(lows[key], known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ..config import MEBIBYTE
 from ..message import Crossed, GapCause
 from .closing import Start
 from .gaps import Gaps
@@ -36,6 +37,7 @@ class Merge:
         want_queries: Callable[[], None],
         lag: float = 0.0,
         pause: float = 0.0,
+        hold: int = 32 * MEBIBYTE,
         cubes: tuple[str, ...] = (),
     ) -> None:
         merged = plan.merged if plan is not None else ()
@@ -53,6 +55,7 @@ class Merge:
                 want_queries=want_queries,
                 lag=lag,
                 pause=pause,
+                hold=hold,
             )
         if self.others or not merged:
             self.position = Position(
@@ -62,6 +65,7 @@ class Merge:
                 started=started,
                 lag=lag,
                 pause=pause,
+                hold=hold,
                 cubes=self.others,
                 scope=self.others if merged else (),
                 reason=plan.other if plan is not None else None,

@@ -179,9 +179,9 @@ class Repair:
         if closing is None or closing.wanted:  # a drop meanwhile: it is tried again with the next link
             return
         closing.walk = None
-        for number in closing.gaps.values():
+        gaps, closing.gaps = closing.gaps, {}  # whoever is told may end the stream, and come here again
+        for number in gaps.values():
             self._gaps.give_up(number, now, reason)
-        closing.gaps.clear()
         self.pump(now)
 
     # ------------------------------------------------------------------ delivery
@@ -227,10 +227,10 @@ class Repair:
 
     def conclude(self, now: float) -> None:
         """Nothing will come any more: what was held back is delivered as far as there is room."""
+        if self.closing is not None:
+            self.closing.wanted.clear()
         self.failed(ENDED, now)
-        closing, self.closing = self.closing, None
-        for number in closing.gaps.values() if closing is not None else ():
-            self._gaps.give_up(number, now, ENDED)
+        self.closing = None
 
     # ------------------------------------------------------------------ checkpoints
 

@@ -43,7 +43,8 @@ class Stream:
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
 
-    What was delivered is kept for a while to compare with, in as many bytes as may wait. Every callable is called from
+    What was delivered is kept for a while to compare with, in as many bytes as may wait, and what is held back while
+    a gap is closed is as many at most. Every callable is called from
     inside the method that caused it, must be quick and must not raise.
     """
 
@@ -84,7 +85,7 @@ class Stream:
         self._done = 0  # the number of the last message that the reader is done with
         self.messages = 0
         self.dropped = 0
-        self._merging = _Merging(on_queries, lag, pause, self._last_in)
+        self._merging = _Merging(on_queries, lag, pause, self._last_in, buffer.bytes)
         self.replan(plan)
 
     def replan(self, plan: Plan | None) -> None:
@@ -102,6 +103,7 @@ class Stream:
             want_queries=merging.on_queries,
             lag=merging.lag,
             pause=merging.pause,
+            hold=merging.hold,
             cubes=self.cubes,
         )
         self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock)
@@ -375,3 +377,4 @@ class _Merging:
     lag: float
     pause: float
     started: float
+    hold: int

@@ -161,13 +161,15 @@ class Union:
             self._deliver(source, raw, now)
             self._guard(raw, now)
             return
+        if self.repair.stopped:  # it is let go, and all of it will be asked for
+            src.first = src.first or now
+            self._out(source, raw, now, False)
+            return
         payload = Payload(raw)
         rows = self.counting.read(payload)
         self._look(src, rows, now)
         closing = self.repair.closing
-        if self.repair.stopped:
-            self._out(source, raw, now, False)  # which lets it go
-        elif closing is not None and closing.holding:
+        if closing is not None and closing.holding:
             closing.hold(Held(source, raw, now))
             if closing.size > self._hold:
                 self._let_go(closing, now)
@@ -187,6 +189,8 @@ class Union:
         old = next(iter(self._live.values()), None)
         if new is None or old is new or old is None:
             return new is not None
+        if self.repair.stopped:
+            return True  # what either brings is let go, and asked for
         if new.first is None:
             # Quiet on both is no proof, but all that there is to wait for.
             quiet = old.heard is None or old.heard < new.joined

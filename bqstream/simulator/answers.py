@@ -135,7 +135,7 @@ class Prepared:
             key for root in self._roots for key, plan in root.cubes if plan.count is not None
         )
         self._bare = not any(root.cubes for root in self._roots)
-        self._aggregates = any(plan.aggregate for root in self._roots for _, plan in root.cubes)
+        self._aggregates = [plan.aggregate for root in self._roots for _, plan in root.cubes]
         self._profiles = [(plan.cube, plan.profile) for root in self._roots for _, plan in root.cubes]
 
     def __repr__(self) -> str:
@@ -150,12 +150,17 @@ class Prepared:
         return self._is_in(other, selection.holds)
 
     def _is_in(self, other: Prepared, more: Callable[[Fields, Fields], bool]) -> bool:
-        """A field more makes other groups of an aggregate, so that it is in no document but its own."""
+        """A field more makes other groups of an aggregate, which is in no document but one that has it as it is."""
         if (self.kind, self.frame) != (other.kind, other.frame):
             return False
-        if self._aggregates or other._aggregates:
+        if len(self._aggregates) != len(self._selections) or self._aggregates != other._aggregates:
             return self._selections == other._selections
-        return all(map(more, other._selections, self._selections))
+        return all(
+            theirs == own if aggregate else more(theirs, own)
+            for theirs, own, aggregate in zip(
+                other._selections, self._selections, self._aggregates, strict=True
+            )
+        )
 
     def portion(self, block: Block, index: int) -> dict[str, Any] | None:
         """The ``data`` that portion ``index`` (in order of emission) of this block brings; None where it has no row.
