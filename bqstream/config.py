@@ -90,8 +90,8 @@ Overflow = Literal["block", "drop_oldest", "error"]
 class Buffer:
     """What may wait for a slow reader, per subscription, and what happens when it is full.
 
-    As many ``bytes`` again, at most a minute's and a half, are kept of what was delivered, to prove hand-overs and close
-    gaps with; and as many at most are held back while a gap is closed.
+    As many ``bytes`` again, at most a minute's and a half, are kept of what was delivered, to prove hand-overs and
+    close gaps with; and as many at most are held back while a gap is closed.
 
     ``block``        the link stops reading for ``timeouts.block`` at most, then the subscription is parked: its
                      messages are let go, and named in a gap, until the buffer is half empty.
