@@ -125,14 +125,14 @@ class Marks:
     def _marks(self, union: Union, number: int) -> dict[str, Mark]:
         self._read(union, number)
         lows = self._lows(union, number)
-        if any(low.low is not None and low.low.value < self._rows(key).low for key, low in lows.items()):
-            self._forget(self._history.first)  # a gap begins below what was let go
+        if any(_place(low) < self._rows(key).low for key, low in lows.items()):
+            self._forget(self._history.first)  # rows may be missing from below what was let go
             self._read(union, number)
         marks: dict[str, Mark] = {}
         for key in union.counting.readers:
             if key not in union.unclosable:
                 low = lows[key].low
-                beyond = self._rows(key).above(_NOWHERE if low is None else low.value)
+                beyond = self._rows(key).above(_place(lows[key]))
                 marks[key] = Mark(None if low is None else low.as_json(), lows[key].since, beyond)
         return marks
 
@@ -153,6 +153,10 @@ class Marks:
             exact = floor is not None and floor.exact
             lows[key] = known if exact else _earlier(lows[key], known)
         return lows
+
+
+def _place(low: Window) -> int:
+    return _NOWHERE if low.low is None else low.low.value
 
 
 def _earlier(one: Window, other: Window) -> Window:

@@ -63,11 +63,12 @@ class Story:
         raw = f'{{"data":{{"EVM":{{"A":[{found["A"]}],"B":[{found["B"]}]}}}}}}'
         self.stream.payload(1, raw.encode(), self.now)
 
-    def query(self, blocks: range, head: int) -> None:
-        """Both cubes' queries are answered alike, until something waits to be read."""
+    def query(self, blocks: range, head: int, *, late: float = 0.0) -> None:
+        """Both cubes' queries are answered alike, until something waits; the head is ``late`` seconds old."""
         rows = [msgspec.Raw(row(block).encode()) for block in blocks]
-        answer = Answer(rows, Cursor("number", head), int(EPOCH), None, None)
         for _ in range(20):
+            time = int(EPOCH + self.now - late)
+            answer = Answer(rows, Cursor("number", head), time, None, None)
             match self.stream.step(self.now):
                 case Sleep(seconds):
                     self.now += seconds
@@ -106,7 +107,7 @@ def test_later_it_begins_above_blocks_that_are_whole_and_stays_small() -> None:
 def test_a_checkpoint_between_two_cubes_rows_of_one_answer_does_not_say_that_both_have_come() -> None:
     low = Window(low=Cursor("number", 10))
     story = Story(Start({"A": low, "B": low}, {}, "resumed", "", 0.0))
-    story.query(range(10, 15), head=13)
+    story.query(range(10, 15), head=13, late=99)
     first = story.stream.take()
     assert first is not None
     assert [len(first.data["EVM"][cube]) for cube in "AB"] == [3, 0]
@@ -160,3 +161,22 @@ def test_a_checkpoint_that_was_stored_says_the_same() -> None:
     assert loaded == message.checkpoint
     assert windows_of(loaded) == {"A": Window(since=int(EPOCH)), "B": Window(since=int(EPOCH))}
     assert [(block, count) for block, _, count in known_of(loaded)["A"]] == [(7, 1)]
+
+
+def test_a_checkpoint_that_begins_earlier_than_one_before_knows_the_rows_between() -> None:
+    """While a gap is closed it begins where that has come to; in the first minute after, with the subscription."""
+    low = Window(low=Cursor("number", 10))
+    story = Story(Start({"A": low, "B": low}, {}, "resumed", "", 0.0))
+    places = []
+    for blocks, late in ((range(10, 14), 99.0), (range(13, 17), 99.0), (range(16, 18), -9.0)):
+        story.query(blocks, head=blocks[-1], late=late)
+        while (message := story.stream.take()) is not None:
+            places.append(message.checkpoint.cubes["A"].low)
+    assert not story.stream.closing
+    assert ("number", "16") in places
+    story.bring(50)
+    last = story.stream.take()
+    assert last is not None
+    mark = last.checkpoint.cubes["A"]
+    assert mark.low is None
+    assert list(mark.beyond) == [str(block) for block in (*range(10, 18), 50)]
