@@ -12,6 +12,7 @@ from ..checkpoint import Checkpoint, Mark
 from ..clock import Clock
 from ..errors import UsageError
 from .backfill import Window
+from .closing import Start
 from .counting import Known
 from .cursor import Cursor
 from .extent import missing_above
@@ -52,13 +53,22 @@ class _Beyond:
 
 class Marks:
     """Makes checkpoints. Each payload is read once, in order, when a checkpoint after it is asked for; one before the
-    last that was asked for is worked out anew."""
+    last that was asked for is worked out anew. ``start`` is what was missing, and what known, before the first payload.
+    """
 
-    def __init__(self, fingerprint: str, history: History, union: Union | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        fingerprint: str,
+        history: History,
+        union: Union | None,
+        clock: Clock,
+        start: Start | None = None,
+    ) -> None:
         self._fingerprint = fingerprint
         self._history = history
         self._union = union
         self._clock = clock
+        self._start = start
         self._forget(1)
 
     def _forget(self, first: int) -> None:
@@ -72,7 +82,7 @@ class Marks:
         self._whole: deque[tuple[float, dict[str, Cursor]]] = deque()  # … and of those up to the edge
         self._beyond: dict[str, _Beyond] = {}
         self._readers = dict(self._union.counting.readers) if self._union is not None else {}
-        for key, known in (self._union.counting.known if self._union is not None else {}).items():
+        for key, known in (self._start.known if self._start is not None else {}).items():
             for block, tag, count in known:
                 self._rows(key).add(block, tag * count)
 
@@ -90,7 +100,7 @@ class Marks:
                 "this message is too old for a checkpoint: take it while you have the message in hand"
             )
         if number + 1 < self._next:
-            return Marks(self._fingerprint, history, self._union, self._clock).at(number)
+            return Marks(self._fingerprint, history, self._union, self._clock, self._start).at(number)
         if self._next < history.first or (self._union and self._union.counting.readers != self._readers):
             self._forget(
                 history.first
@@ -141,8 +151,9 @@ class Marks:
         floor = union.repair.floor_at(number)
         missing = dict(floor.windows or {}) if floor is not None else {}
         readers = union.counting.readers
-        if union.beginning.began is None:
-            return dict.fromkeys(readers, Window(since=math.floor(self._clock.wall())))
+        if union.beginning.began is None:  # nothing was asked for yet
+            now = dict.fromkeys(readers, Window(since=math.floor(self._clock.wall())))
+            return now if self._start is None else {**now, **self._start.windows}
         highest: dict[str, Cursor] = {}
         for _, found in self._whole:
             for key, cursor in found.items():

@@ -106,7 +106,7 @@ class Stream:
             hold=merging.hold,
             cubes=self.cubes,
         )
-        self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock)
+        self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock, self._start)
         self._forks = Forks(plan.readers if plan is not None else {}, self._history)
         self._gaps.clear()
         self._begun = False

@@ -40,7 +40,7 @@ def row(block: int) -> str:
 class Story:
     """One stream of two cubes, its time, and who reads it."""
 
-    def __init__(self, start: Start | None = None, lag: float = 0.5) -> None:
+    def __init__(self, start: Start | None = None, lag: float = 0.5, *, joined: bool = True) -> None:
         self.now = 0.0
         plan = Plan.make(Document.parse(BLOCKS))
         self.stream = Stream(
@@ -56,7 +56,8 @@ class Story:
             start=start,
             lag=lag,
         )
-        self.stream.joined(1, self.now, grace=lag, served=EPOCH)
+        if joined:
+            self.stream.joined(1, self.now, grace=lag, served=EPOCH)
 
     def bring(self, block: int, cube: str = "A") -> None:
         found = {"A": "", "B": "", cube: row(block)}
@@ -180,3 +181,28 @@ def test_a_checkpoint_that_begins_earlier_than_one_before_knows_the_rows_between
     mark = last.checkpoint.cubes["A"]
     assert mark.low is None
     assert list(mark.beyond) == [str(block) for block in (*range(10, 18), 50)]
+
+
+def test_a_checkpoint_made_while_a_gap_since_another_is_closed_still_knows_the_rows_of_that() -> None:
+    before = Story()
+    before.bring(11)
+    earlier = before.stream.take()
+    assert earlier is not None
+    low = Window(low=Cursor("number", 10))
+    story = Story(Start({"A": low, "B": low}, known_of(earlier.checkpoint), "resumed", "", 0.0))
+    story.query(range(10, 15), head=13, late=99)
+    message = story.stream.take()
+    assert message is not None
+    assert [row["Block"]["Number"] for row in message.rows("A")] == ["10", "12"]
+    known = message.checkpoint.cubes["A"].beyond
+    assert list(known) == ["11", "10", "12"]
+    assert known["11"] == earlier.checkpoint.cubes["A"].beyond["11"]
+
+
+def test_before_the_service_was_asked_for_anything_a_checkpoint_says_what_it_was_resumed_from() -> None:
+    low = Window(low=Cursor("number", 10))
+    known = {"A": [(11, b"123456789", 1)]}
+    story = Story(Start({"A": low, "B": low}, known, "resumed", "", 0.0), joined=False)
+    checkpoint = story.stream.safe()
+    assert windows_of(checkpoint) == {"A": low, "B": low}
+    assert known_of(checkpoint) == known
