@@ -179,6 +179,12 @@ class Account:
                 )
 
 
+def must_close(judgement: Judgement, gaps: Mapping[str, tuple[Gap, ...]]) -> bool:
+    """Whether every gap of the document has to be closed: it can be, and the reader did not ask to drop rows."""
+    found = gaps.get(judgement.document.name, ())
+    return judgement.document.closable and not any(gap.cause in OF_POLICY for gap in found)
+
+
 def failures(judgement: Judgement, gaps: tuple[Gap, ...], *, strict: bool) -> Iterator[str]:
     """What breaks the promise: ``strict``, with gaps closed by queries; else as long as none are."""
     name = judgement.document.name
@@ -186,8 +192,7 @@ def failures(judgement: Judgement, gaps: tuple[Gap, ...], *, strict: bool) -> It
         if count := getattr(judgement, what):
             yield f"{name}: {count} rows {what}"
     if strict and judgement.document.closable:
-        policy = any(gap.cause in OF_POLICY for gap in gaps)
-        if judgement.missing and not policy:
+        if judgement.missing and must_close(judgement, {name: gaps}):
             yield f"{name}: {judgement.missing} rows lost"
         for gap in gaps:
             if getattr(gap, "reason", None) is not None and gap.cause not in OF_POLICY:

@@ -365,8 +365,12 @@ class Run:
         figures = outcome.figures
         gaps = [gap for named in outcome.gaps.values() for gap in named]
         figures["rows"] = sum(one.emitted for one in outcome.judgements)
-        figures["lost"] = sum(one.lost for one in outcome.judgements)
-        figures["orphaned"] = sum(one.orphaned for one in outcome.judgements)
+        promised = [one for one in outcome.judgements if judge.must_close(one, outcome.gaps)]
+        figures["lost"] = sum(one.missing for one in promised)
+        figures["repeated"] = sum(one.repeated for one in outcome.judgements)
+        # Of documents that cannot be asked for again, by the reader's own policy, in blocks that a fork has replaced,
+        # or from before the first message: each stands in a named gap.
+        figures["named as missing"] = sum(one.lost for one in outcome.judgements) - figures["lost"]
         figures["faults"] = self._inflictor.inflicted if self._inflictor is not None else 0
         figures["gaps"] = len(gaps)
         figures["gaps closed"] = sum(getattr(gap, "closed", False) for gap in gaps)

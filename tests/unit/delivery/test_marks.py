@@ -15,6 +15,7 @@ from bqstream.config import Buffer
 from bqstream.delivery.ask import Answer
 from bqstream.delivery.backfill import Ask, Sleep, Window
 from bqstream.delivery.closing import Start
+from bqstream.delivery.counting import Known
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
 from bqstream.delivery.marks import known_of, windows_of
@@ -201,7 +202,7 @@ def test_a_checkpoint_made_while_a_gap_since_another_is_closed_still_knows_the_r
 
 def test_before_the_service_was_asked_for_anything_a_checkpoint_says_what_it_was_resumed_from() -> None:
     low = Window(low=Cursor("number", 10))
-    known = {"A": [(11, b"123456789", 1)]}
+    known: dict[str, list[Known]] = {"A": [(11, b"123456789", 1)]}
     story = Story(Start({"A": low, "B": low}, known, "resumed", "", 0.0), joined=False)
     checkpoint = story.stream.safe()
     assert windows_of(checkpoint) == {"A": low, "B": low}
