@@ -24,14 +24,16 @@ class Mark:
 
     Attributes:
         low: the kind and value, as text, of the place below which every row was delivered; None where no row has come.
-        since: in place of it, the block's time in seconds since the epoch.
+        since: beside it or in place of it, the same as a block's time, in seconds since the epoch.
         beyond: the rows at that place and above that were delivered too, by their block's value ("" where a row does
             not say): for each row 12 characters that stand for it, one after another.
+        told: what rows are compared by, as text that means nothing else.
     """
 
     low: tuple[str, str] | None = None
     since: int | None = None
     beyond: Mapping[str, str] = field(default_factory=dict, repr=False)
+    told: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,8 @@ class Checkpoint:
     @classmethod
     def loads(cls, text: str | bytes) -> Self:
         """What ``dumps`` gave. Raises UsageError for anything else, and for one of a version that is not known."""
+        if not isinstance(text, str | bytes):
+            raise UsageError(f"a checkpoint is text, not {type(text).__name__}")
         try:
             version = msgspec.json.decode(text, type=_Version).bqstream_checkpoint
             if version != VERSION:
@@ -68,7 +72,11 @@ class Checkpoint:
                 )
             stored = msgspec.json.decode(text, type=_Stored)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise UsageError(f"this is no checkpoint: {error}") from None
+            raise UsageError(
+                f"this is no checkpoint, so begin anew without it, or with since=: {error}"
+            ) from None
+        if stored.at.tzinfo is None:
+            raise UsageError("this is no checkpoint: its time has no zone")
         return cls(stored.fingerprint, stored.at, stored.cubes)
 
     def save(self, path: str | os.PathLike[str]) -> None:

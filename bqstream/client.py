@@ -338,7 +338,8 @@ class Client:
             raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
         if resume is not None and not isinstance(resume, Checkpoint):
             raise UsageError(
-                f"resume takes a Checkpoint, not {type(resume).__name__}: Checkpoint.load(path) reads one"
+                f"resume takes a Checkpoint, not {type(resume).__name__}: Checkpoint.loads(text) or "
+                "Checkpoint.load(path) reads one"
             )
 
         async def opened() -> Subscription:
@@ -365,6 +366,8 @@ class Client:
         session = self._opened(self._session)
         key = next(self._keys)
         plan = order.plan(hidden=order.document.text not in self._refused_hidden)
+        if not order.resumes(plan) and order.resumes(own := order.plan(hidden=False)):
+            plan = own  # as when the checkpoint was taken, the service having refused hidden fields
         fingerprint = order.fingerprint(self._endpoint.http)
 
         def gap_named(gap: Gap) -> None:
@@ -388,8 +391,11 @@ class Client:
                 stream.messages or stream.waiting_messages
             ):  # brought by queries, so that it is not these fields
                 return None
+            own = order.plan(hidden=False)
+            if not order.resumes(own):  # it would not know what the checkpoint knows
+                return None
             self._refused_hidden.add(order.document.text)
-            stream.replan(order.plan(hidden=False))
+            stream.replan(own)
             return request_of(order.document, order.variables)
 
         stream: Stream = Stream(

@@ -73,6 +73,7 @@ class Crossed:
 class Origin(Protocol):
     """What a message asks of the stream that it came from."""
 
+    def ahead(self) -> float: ...
     def shown(self, raw: bytes) -> bytes: ...
     def strip(self, data: Any) -> None: ...
     def checkpoint(self, number: int) -> Checkpoint: ...
@@ -108,20 +109,21 @@ class Message:
     that no double holds; the messages that follow are none the worse.
 
     Attributes:
-        received: when it came in, seconds since the epoch.
+        at: when it came in, in seconds of the monotonic clock.
         link: the number of the link that brought it; 0 where a query did.
+        size: how many bytes came.
         replayed: whether a query brought it, not the stream.
         cubes: the response keys of the document's cubes; empty where they are not known.
         undo: with ``undo=True``, the rows that are taken back before this message's are taken; else None.
     """
 
-    __slots__ = ("_number", "_origin", "_payload", "_wire", "cubes", "link", "received", "replayed", "undo")
+    __slots__ = ("_number", "_origin", "_payload", "_wire", "at", "cubes", "link", "replayed", "size", "undo")
 
     def __init__(
         self,
         wire: bytes,
         *,
-        received: float,
+        at: float,
         link: int,
         replayed: bool = False,
         cubes: tuple[str, ...] = (),
@@ -129,7 +131,8 @@ class Message:
         number: int = 0,
     ) -> None:
         self._wire = wire
-        self.received = received
+        self.at = at
+        self.size = len(wire)
         self.link = link
         self.replayed = replayed
         self.cubes = cubes
@@ -142,14 +145,14 @@ class Message:
         return f"<Message of {self.size} bytes, link {self.link}, {self.received_at.isoformat()}>"
 
     @property
-    def size(self) -> int:
-        """How many bytes came."""
-        return len(self._wire)
-
-    @property
     def raw(self) -> bytes:
         """The payload as it came (JSON, UTF-8), or encoded anew where rows or fields were taken out."""
         return self._wire if self._origin is None else self._origin.shown(self._wire)
+
+    @property
+    def received(self) -> float:
+        """When it came in, in seconds since the epoch."""
+        return self.at if self._origin is None else self.at + self._origin.ahead()
 
     @property
     def received_at(self) -> datetime:

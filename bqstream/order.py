@@ -18,10 +18,13 @@ from .delivery.backfill import Window
 from .delivery.closing import Start
 from .delivery.cursor import Cursor, CursorKind
 from .delivery.document import Document
-from .delivery.marks import known_of, windows_of
+from .delivery.marks import known_of, void_of, windows_of
 from .delivery.plan import Dataset, Identities, Plan
 from .errors import UsageError
 from .protocol import request
+
+# How far another clock may be ahead of ours, in seconds, for a time to be that of now.
+FUTURE = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,10 @@ class Order:
             hidden=hidden,
         )
 
+    def resumes(self, plan: Plan) -> bool:
+        """Whether ``plan`` tells rows apart as the checkpoint does that it goes on from."""
+        return self.resume is None or void_of(self.resume, plan.readers) is not None
+
     def fingerprint(self, endpoint: str) -> str:
         """What a checkpoint of it belongs to: document, variables and endpoint."""
         values = {**self.document.values, **(self.variables or {})}
@@ -73,16 +80,26 @@ class Order:
             windows = {**dict.fromkeys(plan.merged, Window(since=math.floor(checkpoint.at.timestamp()))),
                        **windows_of(checkpoint)}  # fmt: skip
             detail = "resumed from a checkpoint"
-            return Start(
-                {key: windows[key] for key in plan.merged}, known_of(checkpoint), "resumed", detail, at
-            )
+            void = void_of(checkpoint, plan.readers)
+            if void is None:
+                raise UsageError(
+                    "the checkpoint tells rows apart by other fields: give the identity= that it was taken with, or "
+                    "begin anew without it, with since="
+                )
+            windows = {key: windows[key] for key in plan.merged}
+            return Start(windows, known_of(checkpoint), "resumed", detail, at, void)
         if self.since is None:
             return None
         window, age = self._since(wall, plan)
+        if not plan.merged or set(plan.merged) <= plan.unclosable.keys():
+            reason = plan.other or "; ".join(sorted(set(plan.unclosable.values())))
+            raise UsageError(
+                f"since={self.since!r}: nothing of the document can be asked for from before: {reason}"
+            )
         for key in plan.merged:
             if window.low is not None and plan.readers[key].kind not in (None, window.low.kind):
                 raise UsageError(
-                    f"since={self.since!r}: {key} has no blocks to count by; give a time or an age"
+                    f"since={self.since!r}: {key} is not followed by such a number; give a time or an age"
                 )
         return Start(dict.fromkeys(plan.merged, window), {}, "since", "asked for from before", now - age)
 
@@ -94,7 +111,9 @@ class Order:
             case int() as block if block >= 0:
                 kind: CursorKind = "slot" if plan.shape.root == "Solana" else "number"
                 return Window(low=Cursor(kind, block)), 0.0
-            case timedelta() as age if age > timedelta(0):
+            case timedelta() as age:
+                if age <= timedelta(0):
+                    raise UsageError(f"since={age!r}: an age is positive, such as timedelta(hours=1)")
                 return Window(since=math.floor(wall - age.total_seconds())), age.total_seconds()
             case datetime() as time:
                 if time.tzinfo is None:
@@ -102,6 +121,10 @@ class Order:
                         f"since={time!r}: give a time with its zone, such as datetime(…, tzinfo=UTC)"
                     )
                 seconds = time.astimezone(UTC).timestamp()
+                if seconds > wall + FUTURE:
+                    raise UsageError(
+                        f"since={time.isoformat()}: that is yet to come; it is {_shown(wall)} now"
+                    )
                 return Window(since=math.floor(seconds)), max(0.0, wall - seconds)
         raise UsageError(f"since={self.since!r}: give a time, an age (timedelta) or a block's number")
 
@@ -112,6 +135,10 @@ def request_of(document: Document, variables: Mapping[str, Any] | None, text: st
     if isinstance(variables, Mapping):
         variables = {**document.values, **variables}
     return request(text or document.text, variables or document.values or None, document.operation_name)
+
+
+def _shown(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def check_variables(document: Document, variables: object) -> None:

@@ -8,6 +8,7 @@ a row agree on it (design: closing a gap).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from .ask import Answer, Range
 from .cursor import Cursor
 from .enlarge import Reader
+from .history import SPAN
 from .tagged import Row, tagged
 
 # No service is known to cut an answer shorter than this; the documented caps are 10,000 and 25,000 rows.
@@ -29,30 +31,50 @@ STUCK = 120.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Which of a cube's rows are missing; all bounds are included, None is no bound.
+    """Which of a cube's rows are missing: those that are within every bound; all are included, None is no bound.
 
     ``low`` and ``high`` are places of the cube's own cursor; ``since`` and ``till`` times of blocks, in seconds since
-    the epoch, which hold where no such place is known.
+    the epoch. ``about`` bounds nothing: with ``low`` it is a time before that of all the window's blocks, and without
+    it the time from which on rows are surely missing, where ``since`` reaches further back to be safe.
     """
 
     low: Cursor | None = None
     high: Cursor | None = None
     since: int | None = None
     till: int | None = None
+    about: int | None = None
 
     def joined(self, other: Window) -> Window:
-        """A window that holds both; where one begins at a place and the other at a time, ``self`` is the earlier."""
+        """A window that holds both. Where only one begins at a place, it begins at a time."""
+        high = max(self.high, other.high) if self.high and other.high else None
+        till = max((till for till in (self.till, other.till) if till is not None), default=None)
+        if self.low is not None and other.low is not None:
+            since = _least(self.since, other.since)
+            about = _least(self.about, other.about)
+            return Window(low=min(self.low, other.low), since=since, high=high, till=till, about=about)
+        times = [one.about if one.since is None else one.since for one in (self, other)]
+        if None in times:  # that one begins at a place of which no time is known: further back than anything
+            return replace(self if times[0] is None else other, high=high, till=till)
+        sure = [one.about if one.low is None else surely(one.about or 0) for one in (self, other)]
+        return Window(since=_least(*times), high=high, till=till, about=_least(*sure))
+
+    def within(self, bounds: Window) -> Window:
+        """What of it lies above the lower ends of ``bounds``."""
         low, since = self.low, self.since
-        if low is not None and other.low is not None:
-            low = min(low, other.low)
-        elif since is not None and other.since is not None:
-            since = min(since, other.since)
-        return Window(
-            low=low,
-            since=since,
-            high=max(self.high, other.high) if self.high and other.high else None,
-            till=max((till for till in (self.till, other.till) if till is not None), default=None),
-        )
+        if bounds.low is not None and (low is None or (low.kind == bounds.low.kind and low < bounds.low)):
+            low = bounds.low
+        if bounds.since is not None and low is None:
+            since = bounds.since if since is None else max(since, bounds.since)
+        return replace(self, low=low, since=since)
+
+
+def surely(since: int) -> int:
+    """From when on rows are really missing where a window reaches back to ``since`` to be safe."""
+    return since + math.ceil(2 * SPAN)
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return None if one is None or other is None else min(one, other)
 
 
 @dataclass(slots=True)
@@ -134,7 +156,7 @@ class Walk:
         if limit is None or self.head is None or (low is not None and limit <= low.value):
             return None, False
         self.before = [row for row in rows if not _below(row, limit)]
-        self.window = replace(self.window, low=Cursor(self.head.kind, limit), since=None)
+        self.window = replace(self.window, low=Cursor(self.head.kind, limit), since=None, about=None)
         all_of_it = whole is not None and limit > whole.value
         if all_of_it:
             self.before = self.before_head = None
@@ -273,8 +295,10 @@ class Backfill:
             answer = answers.get(key)
             if answer is None or walk.page() != asked.ranges.get(key):
                 continue  # it was widened while the query was on its way
-            if asked.floor and answer.floor is not None:
-                self._raise(key, walk, answer.floor)
+            if answer.floor is not None:
+                gone = self._raise(key, walk, answer.floor, answer.floor_time)
+                if gone:
+                    found.append((key, gone))
             moved = answer.head is not None and answer.head != walk.head
             rows, on = walk.answered(answer, past=_past(walk, answer, served), settled=self._settled.get(key))
             if walk.head is not None and not asked.older:
@@ -284,8 +308,6 @@ class Backfill:
             going = going or on
             if rows is not None or on or moved:
                 self._moved = now
-        if asked.floor:
-            self._floor = False
         if going:
             self._look = FIRST_LOOK
         else:
@@ -300,16 +322,26 @@ class Backfill:
             self._settled[key] = cursor
             self._heads[key] = (now, head)
 
-    def _raise(self, key: str, walk: Walk, floor: Cursor) -> None:
-        """Nothing below ``floor`` can be had of the first dataset."""
-        low = walk.window.low
-        if low is None or low.kind != floor.kind or not low < floor:
-            return
+    def _raise(self, key: str, walk: Walk, floor: Cursor, time: int | None) -> list[Row]:
+        """Nothing below ``floor``, of this ``time``, can be had of the first dataset any more. Gives what an earlier
+        answer had of it: no second one can agree."""
+        window = walk.window
+        low = window.low
+        if low is None:
+            owed = window.since if window.about is None else window.about
+            if owed is None or time is None or owed >= time:
+                return []
+            low = Cursor("time", owed)
+        elif low.kind != floor.kind or not low < floor:
+            return []
         if self._has_older:
-            self._older[key] = self._walk(key, Window(low=low, high=floor))
+            self._older[key] = self._walk(key, Window(low=window.low, since=window.since, high=floor))
         else:
             self._below(key, low, floor)
-        walk.window = replace(walk.window, low=floor)
+        walk.window = replace(window, low=floor, since=None, about=None)
+        gone = [row for row in walk.before or [] if _below(row, floor.value)]
+        walk.before = [row for row in walk.before or [] if not _below(row, floor.value)]
+        return gone
 
 
 def _past(walk: Walk, answer: Answer, served: float) -> bool:

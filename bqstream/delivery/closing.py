@@ -17,13 +17,14 @@ Floors = dict[str, Window]
 @dataclass(frozen=True, slots=True)
 class Start:
     """What is missing from before the subscription: from ``windows`` on, less the rows that are ``known``; ``at`` is
-    where the gap begins on the monotonic clock."""
+    where the gap begins on the monotonic clock; ``void`` are cubes whose key has turned out to be none."""
 
     windows: Mapping[str, Window]
     known: Mapping[str, list[Known]]
     cause: GapCause
     detail: str
     at: float
+    void: tuple[str, ...] = ()
 
 
 class Held(NamedTuple):
@@ -35,11 +36,10 @@ class Held(NamedTuple):
 
 
 class Brought(NamedTuple):
-    """A payload that queries brought; once it is out, nothing below ``floors`` is missing any more (None: no news)."""
+    """A payload of so many rows that queries brought."""
 
-    raw: bytes | None
+    raw: bytes
     rows: int
-    floors: Floors | None
 
 
 @dataclass(slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from .cursor import CursorKind
 from .enlarge import Reader
-from .history import Entry, History
+from .history import History
 from .rows import Payload
-from .tagged import Row, Tag, tagged_rows
+from .tagged import Row, Tag, tagged, tagged_rows
 from .tally import Tally
 
 # Rows that are kept for comparison, of one cube.
@@ -34,6 +33,7 @@ class Counting:
 
     def __init__(self, readers: Mapping[str, Reader], history: History) -> None:
         self.readers = dict(readers)
+        self.void: set[str] = set()  # cubes whose key turned out to be none
         self.known: dict[str, list[Known]] = {}
         self._history = history
         self._tallies: dict[str, Tally] = {}
@@ -53,13 +53,13 @@ class Counting:
         for entry in self._history.entries():
             if since <= entry.at < self._from:
                 brought = [number for number, joined in live.items() if joined <= entry.at]
-                self._seed(entry, self.readers, brought or [_GONE])
+                self._seed(entry.raw, self.readers, () if entry.replayed else brought or [_GONE])
         self._from = min(self._from, since)
 
-    def _seed(self, entry: Entry, readers: Mapping[str, Reader], brought: Sequence[int]) -> None:
-        for key, rows in tagged_rows(Payload(entry.raw).cubes, readers).items():
+    def _seed(self, raw: bytes, readers: Mapping[str, Reader], brought: Sequence[int]) -> None:
+        for key, rows in tagged_rows(Payload(raw).cubes, readers).items():
             for row in rows:
-                self._tallies[key].seed(row, () if entry.replayed else brought)
+                self._tallies[key].seed(row, brought)
                 self._reached(row)
 
     def read(self, payload: Payload) -> Tagged:
@@ -85,26 +85,41 @@ class Counting:
 
     def owed(self, key: str, rows: Sequence[Row]) -> list[Row]:
         """A query brought these, whole blocks of them: those that were not delivered yet."""
+        if key in self.void:  # who asked may still tell them apart by it
+            rows = [tagged(row.raw, self.readers[key]) for row in rows]
         for row in rows:
             self._reached(row)
         return [row for row, due in zip(rows, self._tallies[key].owed(rows), strict=True) if due]
 
-    def contradicted(self, rows: Tagged) -> list[str]:
-        """Cubes of which these rows show that their key is none: they are compared by content from now on."""
-        keys = [key for key, found in rows.items() if self._contradicts(key, found)]
+    def avoid(self, key: str) -> None:
+        """The cube's key is none."""
+        self.void.add(key)
+        self.readers[key] = self.readers[key].by_content
+
+    def contradicted(self, rows: Tagged, waiting: Iterable[bytes], *, queried: bool = False) -> list[str]:
+        """Cubes of which these rows show that their key is none: they are compared by content from now on.
+
+        ``waiting`` are payloads of queries that are not delivered yet. A query's rows (``queried``) are compared with
+        each other alone: what it shows of a row may differ from what the stream did.
+        """
+        keys = [key for key, found in rows.items() if self._contradicts(key, found, queried)]
         for key in keys:
-            self.readers[key] = replace(self.readers[key], of=(), within=())
+            self.avoid(key)
             self._tallies[key] = Tally()
+            reader = {key: self.readers[key]}
             for entry in self._history.entries():
                 if entry.at >= self._from:
-                    self._seed(entry, {key: self.readers[key]}, [_GONE])
+                    self._seed(entry.raw, reader, () if entry.replayed else [_GONE])
+            for raw in waiting:
+                self._seed(raw, reader, ())
         return keys
 
-    def _contradicts(self, key: str, rows: Iterable[Row]) -> bool:
+    def _contradicts(self, key: str, rows: Iterable[Row], queried: bool) -> bool:
         seen: dict[Tag, Tag] = {}
         tally = self._tallies[key]
         return any(
-            tally.contradicts(row) or seen.setdefault(row.exact, row.content) != row.content for row in rows
+            (not queried and tally.contradicts(row)) or seen.setdefault(row.exact, row.content) != row.content
+            for row in rows
         )
 
     def _reached(self, row: Row) -> None:

@@ -11,7 +11,7 @@ So no selection, fragment or variable of the user's is touched, and a row is fre
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .cursor import Cursor, CursorKind, Path
@@ -43,6 +43,11 @@ class Reader:
     within: tuple[Path, ...] = ()
     branch: Path | None = None
     hidden: tuple[str, ...] = ()
+
+    @property
+    def by_content(self) -> Reader:
+        """The same without the key, which has turned out to be none."""
+        return replace(self, of=(), within=())
 
     def cursor(self, row: Any) -> Cursor | None:
         """Where the row stands; None where it does not say."""

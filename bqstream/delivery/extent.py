@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .backfill import Window
+from .backfill import Window, surely
 from .cursor import Cursor
 from .enlarge import Reader
 from .history import SPAN
@@ -17,22 +17,45 @@ Read = tuple[float, Mapping[str, list[Cursor]]]
 
 @dataclass(slots=True)
 class Beginning:
-    """``began``: the service's time when the operation was first started; ``offset``: its clock less our monotonic."""
+    """What lies before all that an operation can lack.
+
+    ``began``: the service's time when it was first started; ``offset``: its clock less our monotonic; ``starts``: from
+    where on rows were missing before it was, by cube.
+    """
 
     began: float | None = None
     offset: float = 0.0
+    starts: Mapping[str, Window] = field(default_factory=dict)
+
+    def window(self, key: str) -> Window:
+        """From where on rows of the cube may be missing if nothing has come yet: of blocks that began a while before,
+        since those are still being published, but of none from before it was to begin."""
+        start, since = self.starts.get(key), math.floor((self.began or 0.0) - SPAN)
+        if start is not None and start.since is not None:
+            since = max(since, start.since)
+        return Window(low=None if start is None else start.low, since=since, about=surely(since))
+
+    def about(self, at: float) -> int:
+        """A time before that of all blocks of which something came first at ``at`` (monotonic seconds)."""
+        return math.floor(at + self.offset - SPAN)
 
 
 def missing_after(
-    read: Sequence[Read], readers: Mapping[str, Reader], beginning: Beginning, reach: float
+    read: Sequence[Read],
+    readers: Mapping[str, Reader],
+    beginning: Beginning,
+    reach: float,
+    *,
+    cut: bool = False,
 ) -> dict[str, Window]:
     """Where each cube's rows begin that may be missing when these payloads are all that came.
 
     Blocks of which something came in ``reach`` seconds before the last payload or earlier are whole, and all rows of
     those above are kept; so they begin above the highest such block. Before there is one, when the subscription did.
+    ``cut``: so much came that earlier ones are not kept: then what came in the first quarter of the time that they span
+    must do for such blocks, since rows of those are not all known.
     """
-    last = read[-1][0] if read else 0.0
-    edge = max((at for at, _ in read if at <= last - reach), default=None)
+    edge = edge_of([at for at, _ in read], reach, cut=cut)
     highest: dict[str, Cursor] = {}
     for at, found in read:
         if edge is not None and edge - SPAN <= at <= edge:
@@ -42,20 +65,34 @@ def missing_after(
     return missing_above(edge, highest, readers, beginning)
 
 
+def edge_of(times: Sequence[float], reach: float, *, cut: bool) -> float | None:
+    """When the last payload came in of which the blocks are whole; None where there is none."""
+    if not times:
+        return None
+    edge = max((at for at in times if at <= times[-1] - reach), default=None)
+    if edge is None and cut:
+        quarter = times[0] + (times[-1] - times[0]) / 4
+        edge = max(at for at in times if at <= quarter)
+    return edge
+
+
 def missing_above(
     edge: float | None, highest: Mapping[str, Cursor], readers: Mapping[str, Reader], beginning: Beginning
 ) -> dict[str, Window]:
     """The same, where it is known what came last before: when (``edge``), and the highest place within ``SPAN``."""
     if edge is None:
-        return dict.fromkeys(readers, Window(since=math.floor(beginning.began or 0.0)))
-    above = {key: Window(low=Cursor(one.kind, one.value + 1)) for key, one in highest.items()}
-    since = Window(since=math.floor(edge + beginning.offset - SPAN) + 1)
-    return {key: above.get(key) or like_others(reader, above) or since for key, reader in readers.items()}
+        return {key: beginning.window(key) for key in readers}
+    about = beginning.about(edge) + 1
+    above = {key: Window(low=Cursor(one.kind, one.value + 1), about=about) for key, one in highest.items()}
+    since = Window(since=about)
+    found = {key: above.get(key) or like_others(reader, above) or since for key, reader in readers.items()}
+    return {key: window.within(beginning.window(key)) for key, window in found.items()}
 
 
 def like_others(reader: Reader, windows: Mapping[str, Window]) -> Window | None:
     """A cube of which nothing came lately lacks rows from where the others do, if it counts what they count."""
-    lows = [
-        window.low for window in windows.values() if window.low is not None and window.low.kind == reader.kind
+    alike = [
+        window for window in windows.values() if window.low is not None and window.low.kind == reader.kind
     ]
-    return Window(low=min(lows)) if lows else None
+    lowest = min(alike, key=lambda window: window.low.value if window.low is not None else 0, default=None)
+    return None if lowest is None else Window(low=lowest.low, about=lowest.about)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -61,17 +62,21 @@ class History:
             now = self._ring[-1].at
         self._ring.append(Entry(now, raw, replayed))
 
-    def take(self, size: int) -> None:
-        """The reader took the oldest that waited, of ``size`` bytes, or it was let go for good."""
+    def take(self, size: int, at: float, *, pinned: bool = False) -> None:
+        """The reader took the oldest that waited, ``size`` bytes that came in ``at``, or it was let go for good.
+        ``pinned``: nothing is let go for its age."""
         self.size += size
         self.taken += 1
         tail, ring = self._tail, self._ring
-        oldest = ring[-1].at - self._seconds
+        oldest = -math.inf if pinned else at - self._seconds
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
             tail.append(ring.popleft())
-        while tail and (tail[0].at < tail[-1].at - SPAN or self.size > self._limit):
+        # The one in hand and the one before it: a checkpoint may be taken after either.
+        while tail and self.first < self.taken - 1:
+            if (pinned or tail[0].at >= tail[-1].at - SPAN) and self.size <= self._limit:
+                break
             self._evict(tail.popleft())
-        while self.size > self._limit and self.first < self.taken:
+        while self.size > self._limit and self.first < self.taken - 1:
             self._evict(ring.popleft())
 
     def _evict(self, entry: Entry) -> None:

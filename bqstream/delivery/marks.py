@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from ..checkpoint import Checkpoint, Mark
 from ..clock import Clock
 from ..errors import UsageError
-from .backfill import Window
+from .backfill import Window, surely
 from .closing import Start
 from .counting import Known
 from .cursor import Cursor
-from .extent import missing_above
+from .enlarge import Reader
+from .extent import edge_of, missing_above
 from .history import SPAN, History
 from .rows import Payload
-from .tagged import Tag, place_of
+from .tagged import Tag, place_of, told_by
 from .union import Union
 
 _TAG = 9
@@ -74,6 +75,7 @@ class Marks:
     def _forget(self, first: int) -> None:
         """Begin anew with payload ``first``."""
         self._next = first
+        self._cut = first > 1  # what came before is not kept
         self._at: float | None = None  # when the last payload that was read came in
         self._edge: float | None = None  # and the last one of which the blocks are whole
         self._recent: deque[tuple[float, dict[str, Cursor]]] = (
@@ -114,9 +116,10 @@ class Marks:
 
     def _read(self, union: Union, until: int) -> None:
         readers = union.counting.readers
+        closable = {key: reader for key, reader in readers.items() if key not in union.unclosable}
         for entry in self._history.entries(until, since=self._next):
             cubes, highest = Payload(entry.raw).cubes, dict[str, Cursor]()
-            for key, reader in readers.items():
+            for key, reader in closable.items():
                 for raw in cubes.get(key) or ():
                     cursor, tag = place_of(raw, reader)
                     self._rows(key).add(None if cursor is None else cursor.value, tag)
@@ -135,15 +138,17 @@ class Marks:
     def _marks(self, union: Union, number: int) -> dict[str, Mark]:
         self._read(union, number)
         lows = self._lows(union, number)
-        if any(_place(low) < self._rows(key).low for key, low in lows.items()):
-            self._forget(self._history.first)  # rows may be missing from below what was let go
-            self._read(union, number)
         marks: dict[str, Mark] = {}
-        for key in union.counting.readers:
-            if key not in union.unclosable:
-                low = lows[key].low
-                beyond = self._rows(key).above(_place(lows[key]))
-                marks[key] = Mark(None if low is None else low.as_json(), lows[key].since, beyond)
+        for key, reader in union.counting.readers.items():
+            if key in union.unclosable:
+                continue
+            low, since, rows = lows[key].low, lows[key].since, self._rows(key)
+            place = _NOWHERE if low is None else low.value
+            if place < rows.low and reader.kind is not None:
+                # What was whole once is whole for good, and its rows were let go.
+                place, low, since = rows.low, Cursor(reader.kind, rows.low), None
+            beyond = rows.above(place)
+            marks[key] = Mark(None if low is None else low.as_json(), since, beyond, told_by(reader))
         return marks
 
     def _lows(self, union: Union, number: int) -> Mapping[str, Window]:
@@ -154,26 +159,20 @@ class Marks:
         if union.beginning.began is None:  # nothing was asked for yet
             now = dict.fromkeys(readers, Window(since=math.floor(self._clock.wall())))
             return now if self._start is None else {**now, **self._start.windows}
+        edge, whole = self._edge, self._whole
+        if edge is None and self._cut:
+            edge = edge_of([at for at, _ in self._recent], SPAN + union.lag, cut=True)
+            whole = deque(one for one in self._recent if edge is not None and one[0] <= edge)
         highest: dict[str, Cursor] = {}
-        for _, found in self._whole:
+        for _, found in whole:
             for key, cursor in found.items():
                 if key not in highest or highest[key] < cursor:
                     highest[key] = cursor
-        lows = missing_above(self._edge, highest, readers, union.beginning)
+        lows = missing_above(edge, highest, readers, union.beginning)
         for key, known in missing.items():
             exact = floor is not None and floor.exact
-            lows[key] = known if exact else _earlier(lows[key], known)
+            lows[key] = known if exact else lows[key].joined(known)
         return lows
-
-
-def _place(low: Window) -> int:
-    return _NOWHERE if low.low is None else low.low.value
-
-
-def _earlier(one: Window, other: Window) -> Window:
-    if one.low is not None and other.low is not None and one.low.kind == other.low.kind:
-        return min(one, other, key=lambda window: window.low.value if window.low is not None else 0)
-    return one if one.low is None else other
 
 
 def windows_of(checkpoint: Checkpoint) -> dict[str, Window]:
@@ -185,8 +184,23 @@ def windows_of(checkpoint: Checkpoint) -> dict[str, Window]:
             low = Cursor.from_json(list(mark.low))
             if low is None:
                 raise UsageError(f"the checkpoint's place of {key} cannot be read: {' '.join(mark.low)}")
-        windows[key] = Window(low=low, since=None if low is not None else mark.since or 0)
+        since = (0 if low is None else None) if mark.since is None else mark.since
+        windows[key] = Window(low=low, since=since, about=None if since is None else surely(since))
     return windows
+
+
+def void_of(checkpoint: Checkpoint, readers: Mapping[str, Reader]) -> tuple[str, ...] | None:
+    """The cubes whose key had turned out to be none; None where the checkpoint's rows were compared by other fields
+    than ``readers`` read, so that they cannot be told."""
+    void = []
+    for key, mark in checkpoint.cubes.items():
+        reader = readers.get(key)
+        if reader is None or mark.told in ("", told_by(reader)):
+            continue
+        if mark.told != told_by(reader.by_content):
+            return None
+        void.append(key)
+    return tuple(void)
 
 
 def known_of(checkpoint: Checkpoint) -> dict[str, list[Known]]:
@@ -196,6 +210,10 @@ def known_of(checkpoint: Checkpoint) -> dict[str, list[Known]]:
         for key, mark in checkpoint.cubes.items():
             for place, text in mark.beyond.items():
                 tags = base64.b64decode(text, validate=True)
+                if len(tags) % _TAG:
+                    raise ValueError(
+                        f"{len(tags)} bytes at {place or 'no place'} are no whole number of rows"
+                    )
                 block = int(place) if place else None
                 parts = [tags[start : start + _TAG] for start in range(0, len(tags), _TAG)]
                 known.setdefault(key, []).extend((block, tag, 1) for tag in parts)

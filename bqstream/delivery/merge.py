@@ -82,6 +82,13 @@ class Merge:
         open_ = self.union is not None and self.union.repair.open
         return open_ or (self.position is not None and self.position.unproven)
 
+    def lacks(self, number: int) -> bool:
+        """Whether rows may be missing from before payload ``number``, so that all that came since is to be known."""
+        if self.union is None or not self.union.repair.floors:
+            return False
+        floor = self.union.repair.floor_at(number)
+        return floor is not None and floor.windows is not None
+
     # ------------------------------------------------------------------ what the session tells
 
     def begin(self, start: Start) -> None:

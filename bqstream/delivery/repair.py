@@ -65,6 +65,7 @@ class Repair:
         self._room = room
         self._want_queries = want_queries
         self._finished = finished
+        self._since: tuple[GapCause, float] = ("lost", 0.0)  # what the newest gap was, and when it began
         self._holes: dict[str, int] = {}  # gaps that cannot be closed and end with the next delivery
         self.closing: Closing | None = None
         self.stopped = False  # nothing is asked for or delivered: the reader is parked
@@ -82,6 +83,11 @@ class Repair:
         """Whether a gap is being closed, or a hole has no end yet."""
         return self.closing is not None or bool(self._holes)
 
+    @property
+    def waiting(self) -> list[bytes]:
+        """What queries brought and waits for room."""
+        return [] if self.closing is None else [brought.raw for brought in self.closing.ready]
+
     # ------------------------------------------------------------------ what is missing
 
     def missing(
@@ -89,6 +95,7 @@ class Repair:
     ) -> None:
         """Rows from ``windows`` on may be missing since ``start``: name it, and have it closed where it can be."""
         closing = self.closing or Closing()
+        self._since = cause, start
         if holding:
             closing.holding, closing.releasing = True, False
         for key, window in windows.items():
@@ -102,7 +109,7 @@ class Repair:
                 self._holes[key] = self._gaps.open(cause, start, (key,), why, reason=reason, low=low)
         if closing.wanted or closing.walk is not None:
             self.closing = closing
-            self._floor(closing.floors)
+            self._lower(closing)
 
     def delivered(self, at: float) -> None:
         """A live payload is being delivered: holes end before it."""
@@ -123,17 +130,16 @@ class Repair:
             closing.walk = self._plan.backfill(windows, now=now, begin=begin, below=self._below)
         else:
             closing.walk.widen(windows, now, begin)
-        self._floor(closing.floors)
+        self._lower(closing)
         self._want_queries()
 
     def _below(self, key: str, low: Cursor, floor: Cursor) -> None:
         """What lies below ``floor`` is out of what the dataset holds."""
-        last = self._history.newest
-        at = 0.0 if last is None else last.at
+        cause, since = self._since
         why = "rows older than what the dataset holds"
         reason = f"the {self._plan.dataset} dataset begins at {floor}"
-        number = self._gaps.open("lost", at, (key,), why, reason=reason, low=str(low))
-        self._gaps.close(number, at)
+        number = self._gaps.open(cause, since, (key,), why, reason=reason, low=str(low))
+        self._gaps.close(number, since)
 
     # ------------------------------------------------------------------ queries
 
@@ -160,10 +166,11 @@ class Repair:
             self.failed(str(error), now)
             return
         found = closing.walk.answered(asked, answers, now, served)
+        self._counting.contradicted(dict(found), self.waiting, queried=True)
         for key, rows in found:
             self._ready(closing, key, self._counting.owed(key, rows))
-        if found:  # a checkpoint between two cubes' rows must not say that both have come
-            closing.ready.append(Brought(None, 0, closing.floors))
+        if not closing.ready:
+            self._floor(closing.floors)
         self.pump(now)
 
     def _ready(self, closing: Closing, key: str, owed: list[Row]) -> None:
@@ -171,7 +178,7 @@ class Repair:
         for start in range(0, len(owed), MOST_ROWS):
             part = owed[start : start + MOST_ROWS]
             raw = self._plan.payload({key: [row.raw for row in part]})
-            closing.ready.append(Brought(raw, len(part), None))
+            closing.ready.append(Brought(raw, len(part)))
 
     def failed(self, reason: str, now: float) -> None:
         """No query can close the gap: it is a hole, and what was held back goes on."""
@@ -209,12 +216,11 @@ class Repair:
     def _drained(self, closing: Closing, now: float) -> bool:
         while closing.ready and self._room():
             brought = closing.ready.popleft()
-            if brought.raw is not None:
-                self.backfilled += brought.rows
-                closing.rows += brought.rows
-                self._deliver(QUERY, brought.raw, now, True)
-            elif brought.floors is not None:
-                self._floor(brought.floors)
+            self.backfilled += brought.rows
+            closing.rows += brought.rows
+            self._deliver(QUERY, brought.raw, now, True)
+            if not closing.ready:  # one cube's rows of an answer do not say that another's have come
+                self._floor(closing.floors)
         return not closing.ready
 
     def _finish(self, closing: Closing, now: float) -> None:
@@ -237,6 +243,14 @@ class Repair:
     def floor_at(self, number: int) -> Floor | None:
         """What may be missing below the payload of that number."""
         return next((floor for floor in reversed(self.floors) if floor.number <= number), None)
+
+    def _lower(self, closing: Closing) -> None:
+        """More is missing. What queries brought and has not been delivered still is."""
+        floors = closing.floors
+        if closing.ready and self.floors:
+            for key, window in (self.floors[-1].windows or {}).items():
+                floors[key] = window.joined(floors[key]) if key in floors else window
+        self._floor(floors)
 
     def _floor(self, floors: Floors | None) -> None:
         """From the newest payload on, checkpoints begin where rows may be missing now."""

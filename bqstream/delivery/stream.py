@@ -119,7 +119,7 @@ class Stream:
         message = self._buffer.take()
         if message is not None:
             self.messages += 1
-            self._history.take(message.size)
+            self._history.take(message.size, message.at, pinned=self._merge.lacks(self._history.taken))
             if self._undo:
                 message.undo = self._forks.undo(self._history.taken)
         return message
@@ -135,6 +135,10 @@ class Stream:
     def forks(self, number: int) -> tuple[Fork, ...]:
         """Which blocks of message ``number`` took others' places."""
         return self._forks.at(number)
+
+    def ahead(self) -> float:
+        """What the wall clock is ahead of the monotonic one; seconds."""
+        return self._clock.wall() - self._clock.monotonic()
 
     def shown(self, raw: bytes) -> bytes:
         """A payload as the user's own document would have brought it."""
@@ -293,7 +297,7 @@ class Stream:
             return False
         message = Message(
             raw,
-            received=self._clock.wall() + at - self._clock.monotonic(),
+            at=at,
             link=source,
             replayed=replayed,
             cubes=self.cubes,
@@ -324,10 +328,9 @@ class Stream:
         if (
             not self._buffer.parked
         ):  # the oldest of those that waited, and by choice: it will not be asked for
-            self._history.take(message.size)
+            self._history.take(message.size, message.at)
         if self._slow is None:
-            at = message.received - self._clock.wall() + self._clock.monotonic()
-            self._name_slowness(at, "the reader was too slow: the oldest messages were let go")
+            self._name_slowness(message.at, "the reader was too slow: the oldest messages were let go")
 
     def _name_slowness(self, start: float, detail: str) -> None:
         parked = self._policy == "block"

@@ -69,6 +69,12 @@ def place_of(raw: msgspec.Raw, reader: Reader) -> tuple[Cursor | None, Tag]:
     return row.cursor, row.tag
 
 
+def told_by(reader: Reader) -> str:
+    """What rows are compared by, for a checkpoint: tags mean something only to a reader that tells the same."""
+    fields = (reader.kind, reader.at, reader.branch, reader.of, reader.within)
+    return blake2b(repr(fields).encode(), digest_size=6).hexdigest()
+
+
 def cursors_of(
     cubes: Mapping[str, Sequence[msgspec.Raw] | None], readers: Mapping[str, Reader]
 ) -> dict[str, list[Cursor]]:

@@ -129,7 +129,10 @@ class Union:
     def begin(self, start: Start) -> None:
         """Before the first source: rows are missing from before it."""
         self.counting.known = {key: list(rows) for key, rows in start.known.items()}
+        for key in start.void:
+            self.counting.avoid(key)
         windows = {key: window for key, window in start.windows.items() if key in self.counting.readers}
+        self.beginning.starts = windows
         self.repair.missing(start.cause, start.at, start.detail, windows, holding=True)
 
     def joined(self, source: int, now: float, grace: float, served: float) -> None:
@@ -272,7 +275,7 @@ class Union:
 
     def _pass(self, source: int, payload: Payload, rows: Tagged, at: float) -> None:
         """Deliver what was not delivered yet."""
-        while void := self.counting.contradicted(rows):
+        while void := self.counting.contradicted(rows, self.repair.waiting):
             windows = self._windows()
             lacking = {key: windows[key] for key in void}
             self.repair.missing("handover", self._last, OTHERS, lacking, holding=False)
@@ -311,7 +314,8 @@ class Union:
                 continue
             self.truncated += 1
             till = math.ceil(now + self.beginning.offset) + 1
-            window = Window(low=min(cursors), high=max(cursors), till=till)
+            about = self.beginning.about(now)
+            window = Window(low=min(cursors), high=max(cursors), till=till, about=about)
             self.repair.missing("truncated", now, TRUNCATED, {key: window}, holding=False)
             self._ask(now, soon=True)
 
@@ -321,7 +325,7 @@ class Union:
         for held in closing.held:
             for key, cursors in self._cursors(held.raw).items():
                 if cursors:
-                    window = Window(low=min(cursors))
+                    window = Window(low=min(cursors), about=self.beginning.about(start))
                     lows[key] = window.joined(lows[key]) if key in lows else window
         closing.let_go()
         self.repair.missing("lost", start, LET_GO, lows, holding=True)
@@ -385,11 +389,17 @@ class Union:
         """
         closing, readers = self.repair.closing, self.counting.readers
         if closing is not None and closing.holding:
-            known = {**(closing.walk.last if closing.walk is not None else {}), **closing.wanted}
-            since = Window(since=math.floor(self.beginning.began or 0.0))
-            return {key: known.get(key) or like_others(one, known) or since for key, one in readers.items()}
+            last = closing.walk.last if closing.walk is not None else {}
+            known = {
+                key: replace(one, high=None, till=None) for key, one in {**last, **closing.wanted}.items()
+            }
+            return {
+                key: known.get(key) or like_others(one, known) or self.beginning.window(key)
+                for key, one in readers.items()
+            }
         read = [(entry.at, self._cursors(entry.raw)) for entry in self._history.entries()]
-        windows = missing_after(read, readers, self.beginning, REACH)
+        cut = self._history.evicted_at is not None
+        windows = missing_after(read, readers, self.beginning, REACH, cut=cut)
         self._too_little_kept(windows)
         return windows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from bqstream import Backoff, Checkpoint, Message, Timeouts
+from bqstream.clock import Clock
 from bqstream.errors import BqstreamError, GapFound, OperationFailed
 from bqstream.events import Connected, GapNamed
 from bqstream.simulator import Simulator
@@ -312,7 +314,10 @@ async def test_an_error_that_ends_the_operation_comes_after_what_was_held_back_a
 @virtual_time
 async def test_rows_since_a_while_ago_come_first_and_each_once(how: str) -> None:
     async with Simulator(block_interval=BLOCK) as simulator, client_for(simulator) as client:
-        await simulator.blocks(100)
+        loop = asyncio.get_running_loop()
+        ahead = time.time() - loop.time()  # the chain began with the machine's clock
+        client._clock = Clock(monotonic=loop.time, wall=lambda: ahead + loop.time())
+        await simulator.blocks(150)
         since: Any = timedelta(seconds=10)
         if how == "a time":
             since = datetime.fromtimestamp(client._clock.wall(), UTC) - since

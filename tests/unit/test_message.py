@@ -16,7 +16,7 @@ A, B = {"Hash": "a"}, {"Hash": "b"}
 
 def message(data: Any, *cubes: str, errors: Any = None) -> Message:
     payload = {"data": data} if errors is None else {"data": data, "errors": errors}
-    return Message(json.dumps(payload).encode(), received=0.0, link=1, cubes=cubes)
+    return Message(json.dumps(payload).encode(), at=0.0, link=1, cubes=cubes)
 
 
 def test_rows_of_one_cube_are_its_elements() -> None:
@@ -60,7 +60,7 @@ def test_rows_of_a_cube_that_the_document_has_not_are_an_error_and_not_an_endles
 
 
 def test_a_payload_that_cannot_be_decoded_says_so_when_it_is_looked_at() -> None:
-    broken = Message(b'{"data":' + b"[" * 100_000, received=0.0, link=1)
+    broken = Message(b'{"data":' + b"[" * 100_000, at=0.0, link=1)
     with pytest.raises(OperationFailed, match=r"message\.raw"):
         broken.rows()
 

@@ -110,18 +110,48 @@ def test_a_block_is_a_place_of_the_chain(document: str, kind: Any, block: int) -
 
 
 def test_a_block_is_refused_where_a_cube_counts_by_time() -> None:
-    with pytest.raises(UsageError, match=r"since=7: Fills has no blocks to count by; give a time or an age"):
+    with pytest.raises(
+        UsageError, match=r"since=7: Fills is not followed by such a number; give a time or an age"
+    ):
         start(FILLS, since=7)
     assert start(FILLS, since=timedelta(minutes=1)) is not None
 
 
 @pytest.mark.parametrize(
     "since",
-    [-1, True, False, 1.5, "2026-01-01", b"7", timedelta(0), timedelta(hours=-1), [], object(), Window()],
+    [-1, True, False, 1.5, "2026-01-01", b"7", [], object(), Window()],
 )
 def test_what_is_no_time_no_age_and_no_block_is_refused(since: Any) -> None:
     with pytest.raises(UsageError, match="give a time, an age"):
         start(since=since)
+
+
+@pytest.mark.parametrize("age", [timedelta(0), timedelta(hours=-1)])
+def test_an_age_is_positive(age: timedelta) -> None:
+    with pytest.raises(UsageError, match="an age is positive"):
+        start(since=age)
+
+
+def test_a_time_that_is_yet_to_come_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"that is yet to come; it is .* now"):
+        start(since=datetime.fromtimestamp(WALL + 3600, UTC))
+
+
+def test_since_is_refused_where_nothing_can_be_asked_for() -> None:
+    with pytest.raises(UsageError, match="nothing of the document can be asked for from before: the mempool"):
+        start("subscription { EVM(mempool: true) { Transfers { Transfer { Amount } } } }", since=7)
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"), [("", False), ("other", True)], ids=["not said", "other fields"]
+)
+def test_a_checkpoint_that_tells_rows_apart_by_other_fields_is_refused(told: str, refused: bool) -> None:
+    ordered = checkpoint(cubes={"Transfers": Mark(low=("number", "21"), told=told)})
+    if not refused:
+        assert start(resume=ordered) is not None
+        return
+    with pytest.raises(UsageError, match="tells rows apart by other fields: give the identity="):
+        start(resume=ordered)
 
 
 def test_a_time_without_its_zone_is_refused_since_nobody_knows_which() -> None:
@@ -149,7 +179,7 @@ def test_a_checkpoint_says_from_where_on_rows_are_missing_and_which_are_known() 
     assert found is not None
     assert found.windows == {
         "Transfers": Window(low=Cursor("number", 21)),
-        "Calls": Window(since=1_600_000_000),
+        "Calls": Window(since=1_600_000_000, about=1_600_000_060),
     }
     assert found.known == {
         "Transfers": [*((21, tag, 1) for tag in TAGS), (22, TAGS[0], 1)],

@@ -22,7 +22,7 @@ from bqstream.delivery.backfill import Ask, Sleep
 from bqstream.delivery.closing import Start
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
-from bqstream.delivery.marks import known_of, windows_of
+from bqstream.delivery.marks import known_of, void_of, windows_of
 from bqstream.delivery.plan import Plan
 from bqstream.delivery.stream import Stream
 from bqstream.message import Gap, Message
@@ -115,6 +115,7 @@ class ChainWorld:
         self.order: list[int] = []
         self.told: list[Gap] = []
         self.reading = True
+        self._taking = False
         self.due: float | None = None  # when the machine wants to be asked for a query again
         self.buffer = buffer or Buffer()
         self.newest_message: Message | None = None
@@ -139,12 +140,16 @@ class ChainWorld:
         )
 
     def read(self) -> None:
-        """The reader takes what waits."""
+        """The reader takes what waits; not while it is taking, as taking makes room for more."""
+        if self._taking:
+            return
+        self._taking = True
         while self.reading and (message := self.stream.take()) is not None:
             self.newest_message = message
             for row in json.loads(message.raw)["data"]["EVM"][self.cube]:
                 self.delivered[self.known(row)] += 1
                 self.order.append(int(row["Block"]["Number"]))
+        self._taking = False
 
     def known(self, row: Any) -> Known:
         value = row["Log"]["Index"] if self.keyed else row["Trade"]["Amount"]
@@ -163,7 +168,8 @@ class ChainWorld:
             return
         self.delivered = rows.copy()
         self.links, self.opened, self.due, self.newest_message = {}, 0, None, None
-        start = Start(windows_of(checkpoint), known_of(checkpoint), "resumed", "restarted", self.now)
+        void = void_of(checkpoint, Plan.make(Document.parse(self.text)).readers) or ()
+        start = Start(windows_of(checkpoint), known_of(checkpoint), "resumed", "restarted", self.now, void)
         self.stream = self.start(start=start)
         self.open()
 

@@ -20,7 +20,11 @@ def at(block: int) -> Cursor:
 
 
 def answer(
-    blocks: Iterable[int], head: int | None, time: int | None = None, floor: int | None = None
+    blocks: Iterable[int],
+    head: int | None,
+    time: int | None = None,
+    floor: int | None = None,
+    floor_time: int | None = None,
 ) -> Answer:
     rows = [msgspec.Raw(b'{"n":%d,"i":%d}' % (block, place)) for place, block in enumerate(blocks)]
     return Answer(
@@ -28,7 +32,7 @@ def answer(
         None if head is None else at(head),
         time if time is not None else head,
         None if floor is None else at(floor),
-        None,
+        floor_time,
     )
 
 
@@ -149,7 +153,32 @@ def test_what_lies_below_the_floor_is_told_and_not_asked_for() -> None:
     story.answered(answer([8], head=10, floor=7))
     assert story.below == [("A", at(5), at(7))]
     story.asked()
-    assert not story.ask.floor
+    assert story.ask.floor, "it moves on"
+
+
+def test_rows_that_the_dataset_lets_go_between_two_answers_are_taken_from_the_first() -> None:
+    story = Story(Window(low=at(5), till=9), floor=True)
+    story.answered(answer([5, 6, 8], head=9, floor=5))
+    assert story.got == []
+    for _ in range(2):
+        story.answered(answer([8], head=10, floor=7))
+    assert story.below == [("A", at(5), at(7))]
+    assert story.walk.over
+    assert sorted(story.got) == [5, 6, 8]
+
+
+def test_what_is_missing_since_a_time_before_the_floor_is_told_too() -> None:
+    story = Story(Window(since=100, till=9), floor=True)
+    story.answered(answer([8], head=10, floor=7, floor_time=150))
+    assert story.below == [("A", Cursor("time", 100), at(7))]
+    assert story.asked().low == at(7)
+
+
+def test_what_is_only_to_be_safe_is_not_told_where_the_floor_is_above_it() -> None:
+    story = Story(Window(since=100, till=9, about=160), floor=True)
+    story.answered(answer([8], head=10, floor=7, floor_time=150))
+    assert not story.below
+    assert story.asked().since == 100
 
 
 def test_what_lies_below_the_floor_is_asked_of_the_older_dataset_last() -> None:

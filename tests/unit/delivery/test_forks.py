@@ -26,7 +26,7 @@ class Chain:
         ]
         raw = json.dumps({"data": {"EVM": {"A": found}}}).encode()
         self.history.add(raw, 0.0)
-        self.history.take(len(raw))
+        self.history.take(len(raw), 0.0)
         return self.history.last
 
     def undone(self, number: int) -> list[int] | None:

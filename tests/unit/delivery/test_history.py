@@ -18,7 +18,7 @@ def test_history_lets_go_of_what_is_too_old_but_for_the_last_span_before() -> No
     history = History(seconds=60)
     for second in range(200):
         history.add(b"x", float(second))
-        history.take(1)
+        history.take(1, float(second))
     assert [entry.at for entry in history.entries()] == [float(second) for second in range(108, 200)]
     assert (history.first, history.taken, history.last) == (109, 200, 200)
     assert history.evicted_at == 107.0
@@ -28,7 +28,7 @@ def test_what_came_last_before_a_long_silence_is_kept() -> None:
     history = History(seconds=60)
     for at in (0.0, 500.0, 510.0, 900.0):
         history.add(b"x", at)
-        history.take(1)
+        history.take(1, at)
     assert [entry.at for entry in history.entries()] == [500.0, 510.0, 900.0]
 
 
@@ -36,17 +36,17 @@ def test_history_lets_go_of_what_is_too_much() -> None:
     history = History(size=1000)
     for _ in range(200):
         history.add(b"x" * 99, 0.0)
-        history.take(99)
+        history.take(99, 0.0)
     assert len(history) == 10
     assert history.size == 990
 
 
-def test_the_newest_that_was_taken_is_kept_however_large() -> None:
+def test_the_two_newest_that_were_taken_are_kept_however_large_and_old() -> None:
     history = History(seconds=60, size=1000)
-    for at in (0.0, 500.0):
+    for at in (0.0, 500.0, 1000.0):
         history.add(b"x" * 5000, at)
-        history.take(5000)
-    assert [entry.at for entry in history.entries()] == [500.0]
+        history.take(5000, at)
+    assert [entry.at for entry in history.entries()] == [500.0, 1000.0]
 
 
 def test_what_waits_is_kept_whatever_its_age_and_size() -> None:
@@ -55,8 +55,8 @@ def test_what_waits_is_kept_whatever_its_age_and_size() -> None:
         history.add(b"x" * 99, float(second))
     assert (len(history), history.size) == (200, 0)
     assert len(list(history.entries(150))) == 150
-    for _ in range(11):
-        history.take(99)
+    for taken in range(11):
+        history.take(99, float(taken))
     assert (history.first, history.size) == (2, 990)
 
 

@@ -18,6 +18,7 @@ from bqstream.delivery.closing import Start
 from bqstream.delivery.counting import Known
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
+from bqstream.delivery.history import SPAN
 from bqstream.delivery.marks import known_of, windows_of
 from bqstream.delivery.plan import Plan
 from bqstream.delivery.stream import Stream
@@ -89,7 +90,7 @@ def test_before_a_minute_has_passed_a_checkpoint_begins_with_the_subscription_an
     while (message := story.stream.take()) is not None:
         newest = message
     mark = newest.checkpoint.cubes["A"]
-    assert (mark.low, mark.since) == (None, int(EPOCH))
+    assert (mark.low, mark.since) == (None, int(EPOCH - SPAN)), "a block that began before may go on"
     assert list(mark.beyond) == ["0", "1", "2", "3", "4"]
 
 
@@ -161,12 +162,13 @@ def test_a_checkpoint_that_was_stored_says_the_same() -> None:
     assert message is not None
     loaded = Checkpoint.loads(message.checkpoint.dumps())
     assert loaded == message.checkpoint
-    assert windows_of(loaded) == {"A": Window(since=int(EPOCH)), "B": Window(since=int(EPOCH))}
+    window = Window(since=int(EPOCH - SPAN), about=int(EPOCH + SPAN))
+    assert windows_of(loaded) == {"A": window, "B": window}
     assert [(block, count) for block, _, count in known_of(loaded)["A"]] == [(7, 1)]
 
 
-def test_a_checkpoint_that_begins_earlier_than_one_before_knows_the_rows_between() -> None:
-    """While a gap is closed it begins where that has come to; in the first minute after, with the subscription."""
+def test_a_checkpoint_never_begins_earlier_than_one_before() -> None:
+    """In the first minute after a gap was closed it would begin with the subscription: what was whole, is."""
     low = Window(low=Cursor("number", 10))
     story = Story(Start({"A": low, "B": low}, {}, "resumed", "", 0.0))
     places = []
@@ -180,8 +182,8 @@ def test_a_checkpoint_that_begins_earlier_than_one_before_knows_the_rows_between
     last = story.stream.take()
     assert last is not None
     mark = last.checkpoint.cubes["A"]
-    assert mark.low is None
-    assert list(mark.beyond) == [str(block) for block in (*range(10, 18), 50)]
+    assert mark.low == ("number", "16")
+    assert list(mark.beyond) == ["16", "17", "50"]
 
 
 def test_a_checkpoint_made_while_a_gap_since_another_is_closed_still_knows_the_rows_of_that() -> None:

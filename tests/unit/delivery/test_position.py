@@ -38,7 +38,7 @@ class Story:
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
         self.history.add(raw, at)
-        self.history.take(len(raw))
+        self.history.take(len(raw), at)
         self.out.append(raw)
         self.sources.append(source)
 
