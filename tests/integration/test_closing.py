@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from bqstream import Backoff, Checkpoint, Message, Timeouts
-from bqstream.clock import Clock
 from bqstream.errors import BqstreamError, GapFound, OperationFailed
 from bqstream.events import Connected, GapNamed
 from bqstream.simulator import Simulator
@@ -312,11 +311,11 @@ async def test_an_error_that_ends_the_operation_comes_after_what_was_held_back_a
 
 @pytest.mark.parametrize("how", ["an age", "a time", "a block"])
 @virtual_time
-async def test_rows_since_a_while_ago_come_first_and_each_once(how: str) -> None:
+async def test_rows_since_a_while_ago_come_first_and_each_once(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.virtual_time.WALL_AT_START", time.time())  # as the simulator's chain begins
     async with Simulator(block_interval=BLOCK) as simulator, client_for(simulator) as client:
-        loop = asyncio.get_running_loop()
-        ahead = time.time() - loop.time()  # the chain began with the machine's clock
-        client._clock = Clock(monotonic=loop.time, wall=lambda: ahead + loop.time())
         await simulator.blocks(150)
         since: Any = timedelta(seconds=10)
         if how == "a time":
