@@ -142,5 +142,10 @@ def _shown(seconds: float) -> str:
 
 
 def check_variables(document: Document, variables: object) -> None:
-    """Raise UsageError for variables that are no mapping of JSON values, before anything is made of them."""
+    """Raise UsageError for variables that are no mapping of JSON values, or that the document does not declare."""
     request_of(document, variables)  # type: ignore[arg-type]
+    if isinstance(variables, Mapping):
+        for name in variables:
+            if not isinstance(name, str):
+                raise UsageError(f"variables are given by name, not by {name!r}")
+            document.require_variable(name)

@@ -179,6 +179,12 @@ class Subscribing(Awaitable[Subscription]):
         self._open = open
         self._subscription: Subscription | None = None
 
+    def __aiter__(self) -> AsyncIterator[Any]:
+        raise UsageError(
+            "a subscription is opened before it is read: async with client.subscribe(…) as stream, or "
+            "stream = await client.subscribe(…)"
+        )
+
     def __await__(self) -> Generator[Any, None, Subscription]:
         return self._open().__await__()
 

@@ -79,6 +79,12 @@ class Document:
         if self.kind != kind:
             raise DocumentRefused(f"this is a {self.kind}, not a {kind}: {_INSTEAD[self.kind]}")
 
+    def require_variable(self, name: str) -> None:
+        """Raise UsageError, naming those that there are, where the document declares no such variable."""
+        if name not in self.variables:
+            declared = ", ".join(f"${known}" for known in self.variables) or "none"
+            raise UsageError(f"the document declares no variable ${name}; it declares {declared}")
+
     def coerce(self, name: str, text: str) -> Any:
         """The JSON value that ``text``, from a command line, means for the variable ``name`` by its declared type.
 
@@ -88,9 +94,7 @@ class Document:
         """
         from graphql import parse_type
 
-        if name not in self.variables:
-            declared = ", ".join(f"${known}" for known in self.variables) or "none"
-            raise UsageError(f"the document declares no variable ${name}; it declares {declared}")
+        self.require_variable(name)
         declared = self.variables[name]
         try:
             return _coerce(parse_type(declared), text)

@@ -211,6 +211,8 @@ def _identities(shape: Shape, asked: Identities) -> dict[str, Identity | None]:
     known = {cube.key: identity_of(shape.root, cube.name, mempool=cube.mempool) for cube in shape.cubes}
     if asked is False:
         return dict.fromkeys(known)
+    if asked is not None and not isinstance(asked, Mapping):
+        raise UsageError(f"identity={asked!r}: give key fields by cube, or False for none")
     for name, paths in (asked or {}).items():
         keys = [cube.key for cube in shape.cubes if name in (cube.key, cube.name)]
         if not keys:

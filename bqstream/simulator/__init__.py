@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .ledger import Ledger, Verdict
     from .server import Simulator
-    from .settings import Behaviour
+    from .settings import Behaviour, Settings
     from .threads import SimulatorThread, start_in_thread
 
-__all__ = ["Behaviour", "Ledger", "Simulator", "SimulatorThread", "Verdict", "start_in_thread"]
+__all__ = ["Behaviour", "Ledger", "Settings", "Simulator", "SimulatorThread", "Verdict", "start_in_thread"]
 
 _HOMES = {
     "Behaviour": "settings",
     "Ledger": "ledger",
+    "Settings": "settings",
     "Simulator": "server",
     "SimulatorThread": "threads",
     "Verdict": "ledger",

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Coroutine
+from dataclasses import fields
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -60,6 +61,9 @@ class Simulator:
         tls: ssl.SSLContext | None = None,
         **options: Any,
     ) -> None:
+        known = [one.name for one in fields(Settings)]
+        if unknown := [name for name in options if name not in known]:
+            raise TypeError(f"there is no option {', '.join(unknown)}; there are {', '.join(known)}")
         self.settings = Settings(**options)
         self.counters = Counters()
         self.ledger = Ledger()

@@ -18,7 +18,7 @@ from bqstream.delivery.backfill import Window
 from bqstream.delivery.closing import Start
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
-from bqstream.order import Order
+from bqstream.order import Order, check_variables
 from tests.unit.test_client import DOCUMENT, client_of, service_of
 from tests.virtual_time import virtual_time
 
@@ -265,9 +265,9 @@ async def test_a_checkpoint_of_another_document_is_refused_before_anything_is_se
     async with client_of() as client, client.subscribe(DOCUMENT) as stream:
         taken = stream.checkpoint
         dials = len(service_of(client).sockets)
-        for other, variables in ((DOCUMENT.replace("Hash", "Index"), None), (DOCUMENT, {"n": 1})):
+        for other in (DOCUMENT.replace("Hash", "Index"), f"{DOCUMENT} "):
             with pytest.raises(UsageError, match="another document"):
-                await client.subscribe(other, variables, resume=taken)
+                await client.subscribe(other, resume=taken)
         with pytest.raises(UsageError, match="resume takes a Checkpoint, not str"):
             await client.subscribe(DOCUMENT, resume=taken.dumps())  # type: ignore[arg-type]
         assert len(service_of(client).sockets) == dials
@@ -276,3 +276,26 @@ async def test_a_checkpoint_of_another_document_is_refused_before_anything_is_se
         changed = replace(taken, cubes={"Transfers": Mark(low=("number", "?"))})
         with pytest.raises(UsageError, match="cannot be read"):
             await client.subscribe(DOCUMENT, resume=changed)
+
+
+# ---------------------------------------------------------------------- variables and identity
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"netwrk": "eth"}, r"declares no variable \$netwrk; it declares \$network"),
+        ({1: "eth"}, "by name, not by 1"),
+    ],
+)
+def test_a_variable_that_is_not_declared_is_refused(variables: Any, said: str) -> None:
+    document = Document.parse(
+        "subscription ($network: evm_network) { EVM(network: $network) { Blocks { Block { Number } } } }"
+    )
+    with pytest.raises(UsageError, match=said):
+        check_variables(document, variables)
+
+
+def test_an_identity_that_is_no_mapping_is_refused() -> None:
+    with pytest.raises(UsageError, match="identity=True: give key fields by cube, or False for none"):
+        order(identity=True).plan(hidden=True)
