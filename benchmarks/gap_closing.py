@@ -66,7 +66,7 @@ def run(*, quick: bool) -> None:
             messages = most // 4 if quick else most
             with serving(messages, rows) as url:
                 took = asyncio.run(measure(url, readers(selection), messages, rows, 3 if quick else 5))
-            show(f"gap closing, {title}: {rows} row(s) a message, {messages} messages", took, OFF)
+            show(f"gap closing, {title}: {rows} row(s) a message, {messages} messages", took, [OFF])
             found[f"{title}, {rows} row(s) a message"] = ratio(took, AUTO, OFF, "processor")
     worst = min(found, key=lambda name: found[name])
     print(f"\ngap closing on is {found[worst]:.2f} x off at the least, by processor time: {worst}")

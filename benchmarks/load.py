@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 SUBPROTOCOL = "graphql-transport-ws"
-AT_ONCE = 64 * 1024  # bytes that are written at once
+AT_ONCE = 128 * 1024  # bytes that are written at once
 # What a row shows, by the field's path; whatever stands nowhere here is a small number.
 VALUES = {
     "Block.Number": "21000000",
@@ -21,7 +21,21 @@ VALUES = {
     "Transfer.Sender": "0x" + "a" * 40,
     "Transfer.Receiver": "0x" + "b" * 40,
     "Transfer.Type": "token",
+    "Transfer.AmountInUSD": 1234.5678,
     "Transaction.Hash": "0x" + "c" * 64,
+    "Transaction.From": "0x" + "d" * 40,
+    "Transaction.To": "0x" + "e" * 40,
+    "Transaction.GasPrice": "25000000000",
+    "Transaction.Cost": "0.000525000000000000",
+    "Call.From": "0x" + "a" * 40,
+    "Call.To": "0x" + "b" * 40,
+    "Log.SmartContract": "0x" + "f" * 40,
+    "Log.Signature.Name": "Transfer",
+    "Log.Signature.SignatureHash": "ddf252ad1be2c89b69c2b068fc378daa952ba7f163c4a11628f55a4df523b3ef",
+    "Transfer.Currency.Symbol": "WETH",
+    "Transfer.Currency.Name": "Wrapped Ether",
+    "Transfer.Currency.SmartContract": "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2",
+    "Transfer.Currency.Fungible": True,
 }
 
 
@@ -45,6 +59,10 @@ def payload_of(document: str, rows: int) -> dict[str, Any]:
     return {"data": {root.name.value: {cube.name.value: [row_of(cube.selection_set)] * rows}}}
 
 
+def encoded(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
 def framed(text: bytes) -> bytes:
     """An unfragmented, unmasked text frame (RFC 6455, section 5.2)."""
     size = len(text)
@@ -57,27 +75,32 @@ def framed(text: bytes) -> bytes:
     return head + text
 
 
-def serve(messages: int, rows: int, port: Connection) -> None:
-    """Send each subscription that many messages of so many rows, as fast as they are read, and complete it."""
+def serve(messages: int, rows: int, subscriptions: int, port: Connection) -> None:
+    """Await that many subscriptions on each connection, send each in turn a message of so many rows, as fast as they
+    are read, ``messages`` of them in all, and complete it."""
     from websockets.asyncio.server import ServerConnection
     from websockets.asyncio.server import serve as listen
 
     async def handle(socket: ServerConnection) -> None:
         await socket.recv()
         await socket.send('{"type":"connection_ack"}')
-        asked = json.loads(await socket.recv())
-        name, query = asked["id"], asked["payload"]["query"]
-        frame = framed(json.dumps({"id": name, "type": "next", "payload": payload_of(query, rows)}).encode())
-        several = max(1, AT_ONCE // len(frame))
-        left = messages
+        asked = [json.loads(await socket.recv()) for _ in range(subscriptions)]
+        payload = payload_of(asked[0]["payload"]["query"], rows)
+        turn = b"".join(
+            framed(encoded({"id": one["id"], "type": "next", "payload": payload})) for one in asked
+        )
+        several = max(1, AT_ONCE // len(turn))
+        chunk = turn * several
+        left = messages // subscriptions
         while left:
             count = min(several, left)
             left -= count
             # Past the library, which would take longer to send a message than a client takes to read it.
-            socket.transport.write(frame * count)
+            socket.transport.write(chunk if count == several else turn * count)
             await socket.drain()
             await asyncio.sleep(0)
-        await socket.send(json.dumps({"id": name, "type": "complete"}))
+        for one in asked:
+            await socket.send(json.dumps({"id": one["id"], "type": "complete"}))
         await socket.wait_closed()
 
     async def main() -> None:
@@ -89,10 +112,10 @@ def serve(messages: int, rows: int, port: Connection) -> None:
 
 
 @contextlib.contextmanager
-def serving(messages: int, rows: int) -> Iterator[str]:
+def serving(messages: int, rows: int, subscriptions: int = 1) -> Iterator[str]:
     """The address of a load server that is there until the block is left."""
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(messages, rows, there), daemon=True)
+    server = multiprocessing.Process(target=serve, args=(messages, rows, subscriptions, there), daemon=True)
     server.start()
     try:
         yield f"ws://127.0.0.1:{here.recv()}/graphql"

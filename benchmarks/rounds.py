@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 Read = Callable[[str], Awaitable[int]]
@@ -45,13 +45,16 @@ def ratio(took: Rounds, name: str, other: str, by: Literal["clock", "processor"]
     return statistics.median(b[place] / a[place] for a, b in zip(took[name], took[other], strict=True))
 
 
-def show(title: str, took: Rounds, other: str) -> None:
-    """Print a table, with the ratios to ``other``."""
-    print(f"\n{title}, median of {len(took[other])} interleaved rounds, ratios to {other}")
+def show(title: str, took: Rounds, others: Sequence[str]) -> None:
+    """Print a table, with the ratios to each of ``others``: by the clock, and by processor time."""
+    print(f"\n{title}; median of {len(took[others[0]])} interleaved rounds")
+    heads = "".join(f"{f'x {other}':>32}" for other in others)
+    print(f"  {'':32}{'messages/s':>12}{'processor us':>14}{heads}")
     for name, rounds in took.items():
         speed = 1 / statistics.median(one.clock for one in rounds)
-        processor = statistics.median(one.processor for one in rounds)
-        print(
-            f"  {name:32} {speed:>9,.0f} messages/s  {ratio(took, name, other, 'clock'):.2f} x"
-            f"   processor {processor * 1e6:>7.1f} us a message  {ratio(took, name, other, 'processor'):.2f} x"
+        processor = statistics.median(one.processor for one in rounds) * 1e6
+        ratios = "".join(
+            f"{ratio(took, name, other, 'clock'):>22.2f} / {ratio(took, name, other, 'processor'):<7.2f}"
+            for other in others
         )
+        print(f"  {name:32}{speed:>12,.0f}{processor:>14.1f}{ratios}")

@@ -1,66 +1,40 @@
-"""Scenario ``speed``: bqstream beside gql and a bare ``websockets`` loop, each decoding every message."""
+"""Scenario ``speed``: bqstream beside its peers and beside bare loops, each decoding every message."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import importlib.util
 
-from .load import SUBPROTOCOL, serving
+from . import readers
+from .load import serving
 from .rounds import Read, measure, show
 
-DOCUMENT = (
-    "subscription { EVM { Transfers { Block { Number } Transfer { Amount Sender } Transaction { Hash } } } }"
-)
+LOADS = ((1, 1, 60_000), (100, 1, 1_500), (800, 1, 200), (1, 100, 60_000))  # rows, subscriptions, messages
 
 
-async def with_bqstream(url: str) -> int:
-    from bqstream import Client
-
-    count = 0
-    async with Client("token-of-the-benchmark", endpoint=url) as client, client.subscribe(DOCUMENT) as stream:
-        async for message in stream:
-            count += len(message.data["EVM"]["Transfers"])
-    return count
-
-
-async def with_gql(url: str) -> int:
-    from gql import Client, gql
-    from gql.transport.websockets import WebsocketsTransport
-
-    count = 0
-    transport = WebsocketsTransport(url=url, subprotocols=[SUBPROTOCOL])
-    async with Client(transport=transport) as session:
-        async for data in session.subscribe(gql(DOCUMENT)):
-            count += len(data["EVM"]["Transfers"])
-    return count
-
-
-async def with_bare_websockets(url: str) -> int:
-    from websockets.asyncio.client import connect
-
-    count = 0
-    async with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None) as socket:  # type: ignore[list-item]
-        await socket.send('{"type":"connection_init"}')
-        await socket.recv()
-        await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT}}))
-        async for frame in socket:
-            message = json.loads(frame)
-            if message["type"] == "complete":
-                break
-            count += len(message["payload"]["data"]["EVM"]["Transfers"])
-    return count
-
-
-CLIENTS: dict[str, Read] = {
-    "bqstream": with_bqstream,
-    "gql": with_gql,
-    "bare websockets + json": with_bare_websockets,
-}
+def clients(rows: int, subscriptions: int, *, quick: bool) -> dict[str, Read]:
+    """Who reads, by name; peers that are not installed are left out."""
+    found = {
+        "bqstream": readers.bqstream(subscriptions=subscriptions),
+        "bqstream, message.raw": readers.bqstream(subscriptions=subscriptions, raw_rows=rows),
+        "gql, websockets": readers.gql_websockets(subscriptions),
+    }
+    if not quick:
+        found["gql, aiohttp"] = readers.gql_websockets(subscriptions, transport="aiohttp")
+    if importlib.util.find_spec("orjson"):
+        found["bare websockets + orjson"] = readers.bare_websockets(subscriptions)
+        found["bare aiohttp + orjson"] = readers.bare_aiohttp(subscriptions)
+        if importlib.util.find_spec("picows"):
+            found["bare picows + orjson"] = readers.bare_picows(subscriptions)
+    return found
 
 
 def run(*, quick: bool) -> None:
-    rounds = 3 if quick else 5
-    for rows, messages in ((1, 20_000 if quick else 60_000), (100, 500 if quick else 2_000)):
-        with serving(messages, rows) as url:
-            took = asyncio.run(measure(url, CLIENTS, messages, rows, rounds))
-        show(f"speed: {rows} row(s) a message, {messages} messages", took, "gql")
+    for rows, subscriptions, most in LOADS:
+        messages = most // 4 if quick else most
+        with serving(messages, rows, subscriptions) as url:
+            took = asyncio.run(
+                measure(url, clients(rows, subscriptions, quick=quick), messages, rows, 3 if quick else 5)
+            )
+        title = f"speed: {rows} row(s) a message, {subscriptions} subscription(s), {messages} messages"
+        show(title, took, [name for name in ("gql, websockets", "bare picows + orjson") if name in took])

@@ -1,0 +1,157 @@
+"""Who reads the load: bqstream in its ways, and its peers, each decoding every message and handing it to its caller.
+
+The floor is a bare loop over picows, the fastest WebSocket client for asyncio, with orjson: no error handling, no
+token, no reconnecting, nothing that tells one subscription from another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from .load import SUBPROTOCOL
+from .rounds import Read
+
+# About a kilobyte a row; it selects its cube's own keys, so that every client gets the same bytes.
+DOCUMENT = """subscription { EVM { Transfers {
+    Block { Number Hash Time } Call { Index From To } Log { Index SmartContract Signature { Name SignatureHash } }
+    Transaction { Hash From To Index Gas GasPrice Type Cost }
+    Transfer { Index Type Amount AmountInUSD Sender Receiver Currency { Symbol Name Decimals SmartContract Fungible } }
+} } }"""
+INIT = '{"type":"connection_init"}'
+
+
+def subscribe(number: int) -> str:
+    return json.dumps({"id": str(number), "type": "subscribe", "payload": {"query": DOCUMENT}})
+
+
+def bqstream(*, subscriptions: int = 1, raw_rows: int = 0, backfill: Any = "auto") -> Read:
+    """``raw_rows``: take the bytes alone, of messages of so many rows."""
+
+    async def read(url: str) -> int:
+        from bqstream import Client
+
+        async with Client("token-of-the-benchmark", endpoint=url, backfill=backfill) as client:
+
+            async def one() -> int:
+                count = 0
+                async with client.subscribe(DOCUMENT) as stream:
+                    if raw_rows:
+                        async for message in stream:
+                            count += raw_rows * message.raw.startswith(b"{")
+                        return count
+                    async for message in stream:
+                        count += len(message.data["EVM"]["Transfers"])
+                return count
+
+            return sum(await asyncio.gather(*(one() for _ in range(subscriptions))))
+
+    return read
+
+
+def gql_websockets(subscriptions: int = 1, *, transport: str = "websockets") -> Read:
+    async def read(url: str) -> int:
+        from gql import Client, gql
+        from gql.transport.aiohttp_websockets import AIOHTTPWebsocketsTransport
+        from gql.transport.websockets import WebsocketsTransport
+
+        chosen: Any = (
+            WebsocketsTransport(url=url, subprotocols=[SUBPROTOCOL])
+            if transport == "websockets"
+            else AIOHTTPWebsocketsTransport(url=url, subprotocols=[SUBPROTOCOL])
+        )
+        async with Client(transport=chosen) as session:
+
+            async def one() -> int:
+                count = 0
+                async for data in session.subscribe(gql(DOCUMENT)):
+                    count += len(data["EVM"]["Transfers"])
+                return count
+
+            return sum(await asyncio.gather(*(one() for _ in range(subscriptions))))
+
+    return read
+
+
+def bare_websockets(subscriptions: int = 1) -> Read:
+    async def read(url: str) -> int:
+        import orjson
+        from websockets.asyncio.client import connect
+
+        count = ended = 0
+        async with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None) as socket:  # type: ignore[list-item]
+            await socket.send(INIT)
+            await socket.recv()
+            for number in range(subscriptions):
+                await socket.send(subscribe(number + 1))
+            while ended < subscriptions:
+                message = orjson.loads(await socket.recv(decode=False))
+                if message["type"] == "complete":
+                    ended += 1
+                else:
+                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
+        return count
+
+    return read
+
+
+def bare_aiohttp(subscriptions: int = 1) -> Read:
+    async def read(url: str) -> int:
+        import aiohttp
+        import orjson
+
+        count = ended = 0
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(url, protocols=[SUBPROTOCOL], max_msg_size=0, decode_text=False) as socket,
+        ):
+            await socket.send_str(INIT)
+            await socket.receive()
+            for number in range(subscriptions):
+                await socket.send_str(subscribe(number + 1))
+            while ended < subscriptions:
+                message = orjson.loads((await socket.receive()).data)
+                if message["type"] == "complete":
+                    ended += 1
+                else:
+                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
+        return count
+
+    return read
+
+
+def bare_picows(subscriptions: int = 1) -> Read:
+    async def read(url: str) -> int:
+        import orjson
+        from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
+
+        count = ended = 0
+        done = asyncio.get_running_loop().create_future()
+
+        class Listener(WSListener):
+            def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+                nonlocal count, ended
+                if frame.msg_type is not WSMsgType.TEXT:
+                    return
+                message = orjson.loads(frame.get_payload_as_memoryview())
+                if message["type"] == "next":
+                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
+                elif message["type"] == "complete":
+                    ended += 1
+                    if ended == subscriptions:
+                        done.set_result(None)
+                else:
+                    for number in range(subscriptions):
+                        transport.send(WSMsgType.TEXT, subscribe(number + 1).encode())
+
+        transport, _ = await ws_connect(
+            Listener, url, extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL}, max_frame_size=2**30
+        )
+        transport.send(WSMsgType.TEXT, INIT.encode())
+        await done
+        transport.disconnect()
+        await transport.wait_disconnected()
+        return count
+
+    return read
