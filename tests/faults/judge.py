@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -156,7 +157,7 @@ class Account:
 
     def _before(self) -> Counter[Row]:
         """What was published before the document went live."""
-        first = self.owed[0][0].sequence if self.owed else 0
+        first = self.owed[0][0].sequence if self.owed else math.inf
         found = Counter[Row]()
         for emission, cube, row in self._simulator.ledger.rows(self._document.text, self._variables, since=0):
             if emission.sequence >= first:
