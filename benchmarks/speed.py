@@ -9,7 +9,7 @@ from . import readers
 from .load import serving
 from .rounds import Read, measure, show
 
-LOADS = ((1, 1, 60_000), (100, 1, 1_500), (800, 1, 200), (1, 100, 60_000))  # rows, subscriptions, messages
+LOADS = ((1, 1, 60_000), (100, 1, 1_500), (799, 1, 200), (1, 100, 60_000))  # rows, subscriptions, messages
 
 
 def clients(rows: int, subscriptions: int, *, quick: bool) -> dict[str, Read]:

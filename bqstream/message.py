@@ -73,6 +73,8 @@ class Crossed:
 class Origin(Protocol):
     """What a message asks of the stream that it came from."""
 
+    hides: bool
+
     def ahead(self) -> float: ...
     def shown(self, raw: bytes) -> bytes: ...
     def strip(self, data: Any) -> None: ...
@@ -122,7 +124,6 @@ class Message:
     def __init__(
         self,
         wire: bytes,
-        *,
         at: float,
         link: int,
         replayed: bool = False,
@@ -147,7 +148,8 @@ class Message:
     @property
     def raw(self) -> bytes:
         """The payload as it came (JSON, UTF-8), or encoded anew where rows or fields were taken out."""
-        return self._wire if self._origin is None else self._origin.shown(self._wire)
+        origin = self._origin
+        return origin.shown(self._wire) if origin is not None and origin.hides else self._wire
 
     @property
     def received(self) -> float:
@@ -187,7 +189,7 @@ class Message:
                 raise OperationFailed(
                     f"a payload cannot be decoded, its bytes are in message.raw: {error}"
                 ) from None
-            if self._origin is not None:
+            if self._origin is not None and self._origin.hides:
                 self._origin.strip(payload.get("data"))
             self._payload = payload
         return self._payload

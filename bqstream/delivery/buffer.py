@@ -37,18 +37,19 @@ class Buffer:
         self._waiting: deque[Message] = deque()
         self._strained = False  # it was full and is not half empty yet
         self.bytes = 0
+        self.full = False  # no further message fits
         self.parked = False
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    @property
-    def full(self) -> bool:
-        """Whether no further message fits."""
-        return len(self._waiting) >= self._limits.messages or self.bytes >= self._limits.bytes
-
     def put(self, message: Message) -> bool:
         """Take ``message`` in, or let go what the policy says; False where the policy is "error" and it overflows."""
+        limits, waiting, size = self._limits, self._waiting, self.bytes + message.size
+        if size < limits.bytes and len(waiting) + 1 < limits.messages and not self.parked:
+            waiting.append(message)  # the usual case, and not full with it
+            self.bytes = size
+            return True
         if self.parked:
             self._drop(message)
             return True
@@ -65,6 +66,7 @@ class Buffer:
             return True
         self._waiting.append(message)
         self.bytes += message.size
+        self._look()
         self._strained = self._strained or self.full
         return True
 
@@ -90,7 +92,12 @@ class Buffer:
     def _popleft(self) -> Message:
         message = self._waiting.popleft()
         self.bytes -= message.size
+        if self.full:
+            self._look()
         return message
+
+    def _look(self) -> None:
+        self.full = len(self._waiting) >= self._limits.messages or self.bytes >= self._limits.bytes
 
     def _fits(self, message: Message, more: int = 0, more_bytes: int = 0) -> bool:
         if not self._waiting:

@@ -40,16 +40,12 @@ class History:
         self._ring: deque[Entry] = deque()  # … the last ``seconds``, and what waits
         self.size = 0  # of what was taken
         self.first = 1
+        self.last = 0  # the newest payload's number; 0 before there is one
         self.taken = 0
         self.evicted_at: float | None = None  # when the newest that is not kept any more came in
 
     def __len__(self) -> int:
         return len(self._tail) + len(self._ring)
-
-    @property
-    def last(self) -> int:
-        """The number of the newest payload; 0 before there is one."""
-        return self.first + len(self) - 1
 
     @property
     def newest(self) -> Entry | None:
@@ -58,9 +54,11 @@ class History:
 
     def add(self, raw: bytes, now: float, *, replayed: bool = False) -> None:
         """``raw`` came in at ``now`` (monotonic seconds) and waits for the reader."""
-        if self._ring and now < self._ring[-1].at:  # held back: its age is that of its delivery
-            now = self._ring[-1].at
-        self._ring.append(Entry(now, raw, replayed))
+        ring = self._ring
+        if ring and now < ring[-1].at:  # held back: its age is that of its delivery
+            now = ring[-1].at
+        ring.append(Entry(now, raw, replayed))
+        self.last += 1
 
     def take(self, size: int, at: float, *, pinned: bool = False) -> None:
         """The reader took the oldest that waited, ``size`` bytes that came in ``at``, or it was let go for good.

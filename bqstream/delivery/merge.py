@@ -71,6 +71,14 @@ class Merge:
                 reason=plan.other if plan is not None else None,
             )
 
+        # ``source`` brought ``raw``; a source that has gone, or was never started, is not listened to.
+        self.payload: Callable[[int, bytes, float], None]
+        if self.union is None:
+            assert self.position is not None
+            self.payload = self.position.payload
+        else:
+            self.payload = self.union.payload if self.position is None else self._both
+
     @property
     def merged(self) -> int:
         """How many rows came on two links and were delivered once."""
@@ -106,15 +114,11 @@ class Merge:
         if self.position is not None:
             self.position.joined(source, now, grace)
 
-    def payload(self, source: int, raw: bytes, now: float) -> None:
-        """``source`` brought ``raw``; a source that has gone, or was never started, is not listened to."""
+    def _both(self, source: int, raw: bytes, now: float) -> None:
         union, position = self.union, self.position
-        if position is None:
-            assert union is not None
-            union.payload(source, raw, now)
-        elif union is None:
-            position.payload(source, raw, now)
-        elif union.idle and position.idle:
+        assert union is not None
+        assert position is not None
+        if union.idle and position.idle:
             position.heard(source, now)
             union.payload(source, raw, now)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -106,6 +107,11 @@ class Plan:
         return self.text is not self.document.text
 
     # ------------------------------------------------------------------ payloads
+
+    @cached_property
+    def least_full(self) -> float:
+        """The least size of a payload that may hold as many rows of a cube as the service sends at most."""
+        return min((measure.size for measure in self._measures.values()), default=math.inf)
 
     def full(self, raw: bytes) -> list[str]:
         """Cubes of which ``raw`` may hold as many rows as the service sends at most."""

@@ -66,7 +66,7 @@ class Repair:
         self._want_queries = want_queries
         self._finished = finished
         self._since: tuple[GapCause, float] = ("lost", 0.0)  # what the newest gap was, and when it began
-        self._holes: dict[str, int] = {}  # gaps that cannot be closed and end with the next delivery
+        self.holes: dict[str, int] = {}  # gaps that cannot be closed and end with the next delivery
         self.closing: Closing | None = None
         self.stopped = False  # nothing is asked for or delivered: the reader is parked
         self.floors: deque[Floor] = deque()
@@ -81,7 +81,7 @@ class Repair:
     @property
     def open(self) -> bool:
         """Whether a gap is being closed, or a hole has no end yet."""
-        return self.closing is not None or bool(self._holes)
+        return self.closing is not None or bool(self.holes)
 
     @property
     def waiting(self) -> list[bytes]:
@@ -105,17 +105,17 @@ class Repair:
                 if key not in closing.gaps:
                     closing.gaps[key] = self._gaps.open(cause, start, (key,), why, closing=True, low=low)
                 closing.want({key: window})
-            elif key not in self._holes:
-                self._holes[key] = self._gaps.open(cause, start, (key,), why, reason=reason, low=low)
+            elif key not in self.holes:
+                self.holes[key] = self._gaps.open(cause, start, (key,), why, reason=reason, low=low)
         if closing.wanted or closing.walk is not None:
             self.closing = closing
             self._lower(closing)
 
     def delivered(self, at: float) -> None:
         """A live payload is being delivered: holes end before it."""
-        for number in self._holes.values():
+        for number in self.holes.values():
             self._gaps.close(number, at)
-        self._holes.clear()
+        self.holes.clear()
 
     def ask(self, now: float, served: float, lag: float, *, soon: bool) -> None:
         """Ask for what is wanted, up to what was published by now, when it is ``served`` on the service's clock, and

@@ -92,6 +92,7 @@ class Stream:
         """Read rows by another plan from now on: before anything has come in."""
         assert not self.messages, "rows that came in were read by another plan"
         self._plan = plan
+        self.hides = plan is not None and plan.hides
         merging = self._merging
         self._merge = Merge(
             self._deliver,
@@ -145,8 +146,8 @@ class Stream:
         return raw if self._plan is None else self._plan.shown(raw)
 
     def strip(self, data: Any) -> None:
-        """Take hidden fields out of decoded data."""
-        if self._plan is not None and self._plan.hides:
+        """Take hidden fields out of decoded data, where there are any (``hides``)."""
+        if self._plan is not None:
             self._plan.strip(data)
 
     @property
@@ -237,7 +238,7 @@ class Stream:
         if self._over:
             return True
         self._merge.payload(source, raw, now)
-        return self._has_room()
+        return not self._buffer.full or self._has_room()
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
         """Whether every source older than ``source`` may go without a row being lost."""
@@ -295,15 +296,8 @@ class Stream:
         """Have a payload wait for the reader; False where it was let go."""
         if self._over:
             return False
-        message = Message(
-            raw,
-            at=at,
-            link=source,
-            replayed=replayed,
-            cubes=self.cubes,
-            origin=self,
-            number=self._history.last + 1,
-        )
+        history = self._history
+        message = Message(raw, at, source, replayed, self.cubes, self, history.last + 1)
         if not self._buffer.put(message):
             self._gaps.open("dropped", at, (), "the reader was too slow, and asked to be told so by an error")
             self._end(
@@ -312,7 +306,7 @@ class Stream:
             return False
         if self._buffer.parked:
             return False
-        self._history.add(raw, at, replayed=replayed)
+        history.add(raw, at, replayed=replayed)
         self._last_in = at
         self._on_ready()
         return True

@@ -162,7 +162,8 @@ class Union:
         if not self.counting.on and self.repair.closing is None and not self.repair.stopped:
             src.first = src.first or now
             self._deliver(source, raw, now)
-            self._guard(raw, now)
+            if len(raw) >= self._plan.least_full:
+                self._guard(raw, now)
             return
         if self.repair.stopped:  # it is let go, and all of it will be asked for
             src.first = src.first or now
@@ -301,8 +302,10 @@ class Union:
         self._pass(held.source, payload, self.counting.read(payload), held.at)
 
     def _deliver(self, source: int, raw: bytes, at: float) -> bool:
-        self.repair.delivered(at)
-        self._last = max(self._last, at)
+        if self.repair.holes:
+            self.repair.delivered(at)
+        if at > self._last:
+            self._last = at
         return self._out(source, raw, at, False)
 
     def _guard(self, raw: bytes, now: float) -> None:
