@@ -13,7 +13,7 @@ LOADS = ((1, 1, 60_000), (100, 1, 1_500), (799, 1, 200), (1, 100, 60_000))  # ro
 
 
 def clients(rows: int, subscriptions: int, *, quick: bool) -> dict[str, Read]:
-    """Who reads, by name; peers that are not installed are left out."""
+    """Who reads, by name; the bare loops are left out where their libraries are not installed."""
     found = {
         "bqstream": readers.bqstream(subscriptions=subscriptions),
         "bqstream, message.raw": readers.bqstream(subscriptions=subscriptions, raw_rows=rows),
@@ -21,11 +21,10 @@ def clients(rows: int, subscriptions: int, *, quick: bool) -> dict[str, Read]:
     }
     if not quick:
         found["gql, aiohttp"] = readers.gql_websockets(subscriptions, transport="aiohttp")
-    if importlib.util.find_spec("orjson"):
+    if all(map(importlib.util.find_spec, ("orjson", "picows"))):
         found["bare websockets + orjson"] = readers.bare_websockets(subscriptions)
         found["bare aiohttp + orjson"] = readers.bare_aiohttp(subscriptions)
-        if importlib.util.find_spec("picows"):
-            found["bare picows + orjson"] = readers.bare_picows(subscriptions)
+        found["bare picows + orjson"] = readers.bare_picows(subscriptions)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from importlib.util import find_spec
 
 import pytest
 
@@ -40,6 +41,7 @@ async def test_the_library_formats_frames_only_where_debug_is_on(
         await connection.close(timeout=10)
 
 
+@pytest.mark.skipif(find_spec("python_socks") is not None, reason="its package is installed")
 async def test_a_socks_proxy_without_its_package_is_named() -> None:
     with pytest.raises(DialError, match="python-socks") as caught:
         await WebsocketsEngine().dial(Target(url="ws://h/", proxy="socks5://127.0.0.1:1"))
