@@ -27,6 +27,7 @@ from websockets.exceptions import (
     ProxyError,
     WebSocketException,
 )
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
@@ -116,15 +117,14 @@ class _Dial(connect):
 class _Socket(ClientConnection):
     """Has whole text frames cut out in front of the library, from the end of the handshake on.
 
-    Not where an extension changes frames, nor where the library logs them. It drops TCP when the peer leaves it open
-    after the last frame, which a client may do at any time (RFC 6455 section 7.1.1); the library would wait without
-    end.
+    Not where an extension changes frames. It drops TCP when the peer leaves it open after the last frame, which a
+    client may do at any time (RFC 6455 section 7.1.1); the library would wait without end.
     """
 
     def __init__(self, *args: Any, limit: int, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.frames = Frames(_nobody, self._by_library, limit=limit)
-        self.frames.paused = True  # until somebody reads
+        self.frames = Frames(self._keep, self._by_library, limit=limit)
+        self._early: list[bytes] = []  # what came before somebody read: one frame
         self.failure: BaseException | None = None  # of the one who reads
         self._take: Callable[[bytes], None] = self._shake_hands
         self._answer_end = b""
@@ -144,16 +144,31 @@ class _Socket(ClientConnection):
         frames = seen[place + len(_HEAD_END) :]
         self._take = self._by_library
         self._by_library(data[: len(data) - len(frames)])
-        if self.protocol.state is State.OPEN and not (self.protocol.extensions or self.debug):
+        if self.protocol.state is State.OPEN and not self.protocol.extensions:
             self._take = self.feed
         else:
-            self.frames.simple = self.frames.paused = False
+            self.frames.simple = False
         if frames:
             self._take(frames)
+
+    def _keep(self, payload: bytes, binary: bool) -> None:
+        self._early.append(payload)
+        self.frames.paused = True
+
+    def hand_to(self, receive: Callable[[bytes, bool], None]) -> None:
+        """Have text frames handed to ``receive``, and logged as the library logs its own."""
+
+        def logged(payload: bytes, binary: bool) -> None:
+            self.logger.debug("< %s", Frame(Opcode.TEXT, payload))
+            receive(payload, binary)
+
+        self.frames.text = logged if self.debug else receive
 
     def feed(self, data: bytes = b"") -> None:
         """Hand out what came, and what a pause held up."""
         try:
+            if self._early and not self.frames.paused:
+                self.frames.text(self._early.pop(), False)
             self.frames.feed(data)
         except Exception as error:  # noqa: BLE001  (run() raises it)
             self.failure = error
@@ -203,7 +218,7 @@ class _Connection:
 
     async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
         if not self._muted:
-            self._socket.frames.text = receive
+            self._socket.hand_to(receive)
             self._go_on()
         try:
             while True:
