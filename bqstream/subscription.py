@@ -81,9 +81,17 @@ class Subscription:
             raise UsageError(
                 "this subscription is being read by another task: give each reader one of its own"
             )
+        self._unfair += 1
+        if self._unfair < FAIRNESS and not self._closed:
+            message = self._stream.take()
+            if message is not None:
+                return message
+        return await self._wait()
+
+    async def _wait(self) -> Message:
+        """The next message, where none is ready or others shall have their turn first."""
         self._reading = True
         try:
-            self._unfair += 1
             if self._unfair >= FAIRNESS:
                 self._unfair = 0
                 await asyncio.sleep(0)

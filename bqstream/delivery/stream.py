@@ -32,7 +32,7 @@ class Stream:
         clock: where the time is read that ``Message`` and ``Gap`` have.
         on_gap: gets every gap when it is named, and whenever more is known of it.
         on_parked: the reader was too slow and messages are let go (False), or are taken in again (True).
-        on_ready: a message can be taken, or the stream has ended.
+        on_ready: a message can be taken and none could be before, or the stream has ended.
         on_room: the buffer had been full and is half empty: reading may go on.
         on_queries: a query can be sent: ``step`` says which, ``answered`` and ``query_failed`` take what came of it.
         plan: what the document means for delivery; without one rows are merged by position alone.
@@ -308,7 +308,8 @@ class Stream:
             return False
         history.add(raw, at, replayed=replayed)
         self._last_in = at
-        self._on_ready()
+        if len(self._buffer) == 1:  # a reader waits for no other
+            self._on_ready()
         return True
 
     def _has_room(self) -> bool:

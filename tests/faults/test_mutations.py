@@ -17,7 +17,7 @@ from bqstream.delivery.union import Union
 from .run import play
 from .schedule import schedule_of
 
-SEEDS = range(1, 40)
+SEEDS = (1, 19, *range(2, 19), *range(20, 40))  # as those two find what has been tried
 Break = Callable[[pytest.MonkeyPatch], None]
 
 

@@ -57,10 +57,10 @@ class Bench:
         return taken
 
 
-def test_messages_are_read_in_the_order_they_came() -> None:
+def test_messages_are_read_in_the_order_they_came_and_the_first_one_wakes_the_reader() -> None:
     bench = Bench()
     assert bench.bring(1, 2, 3)
-    assert (bench.ready, bench.stream.waiting_messages) == (3, 3)
+    assert (bench.ready, bench.stream.waiting_messages) == (1, 3)
     assert bench.stream.waiting_bytes == 3 * len(raw(1))
     assert bench.take() == [1, 2, 3]
     assert (bench.stream.messages, bench.stream.waiting_bytes) == (3, 0)
