@@ -1,6 +1,6 @@
 """Random schedules of twenty faults on several documents at once, and the ledger's word on every row.
 
-    pytest tests/faults/test_schedules.py                                   # eight, fresh ones each time
+    pytest tests/faults/test_schedules.py                                   # a dozen, fresh ones each time
     BQSTREAM_FAULT_SECONDS=120 pytest tests/faults/test_schedules.py        # fresh ones for two minutes: CI's slice
     pytest -m soak tests/faults/test_schedules.py                           # the first five hundred
     python -m tests.faults SEED                                             # one of them, with its log
@@ -26,7 +26,7 @@ from .conftest import FIGURES
 from .run import Outcome, play
 from .schedule import schedule_of
 
-QUICK = 8
+QUICK = 12
 SOAK, CHUNK = 500, 10
 SECONDS = float(os.environ.get("BQSTREAM_FAULT_SECONDS") or 0)
 SHARES = range((os.cpu_count() or 1) if SECONDS else 0)
