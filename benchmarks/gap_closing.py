@@ -1,8 +1,8 @@
 """Scenario ``gap closing``: what it costs, while nothing goes wrong, that gaps could be closed.
 
-The same rows are read with ``backfill="auto"``, with ``backfill="off"``, and as a cube that cannot be told row by row,
-which is sent as it stands, with no hidden field; of a document that selects its own keys, and of one to which hidden
-fields are added, so that its rows are longer. And with a checkpoint taken now and then, as a collector does.
+The same rows are read with ``backfill="auto"``, with ``backfill="off"``, and as a cube with a limit of its own, which
+is sent as it stands, with no hidden field; of a document that selects its own keys, and of one to which hidden fields
+are added, so that its rows are longer. And with a checkpoint taken now and then, as a collector does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ CHECKPOINT_ROWS = 10_000
 AUTO, OFF, PLAIN, STORED = (
     'backfill="auto"',
     'backfill="off"',
-    "by position, no hidden fields",
+    "a limit of its own, none hidden",
     f"a checkpoint every {CHECKPOINT_ROWS:,} rows",
 )
 KEYS = "Block { Number Hash } Transaction { Hash } Call { Index } Log { Index } Transfer { Index Type Amount Sender }"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from .load import SUBPROTOCOL
@@ -74,24 +75,32 @@ def gql_websockets(subscriptions: int = 1, *, transport: str = "websockets") -> 
     return read
 
 
+async def read_bare(
+    send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[Any]], subscriptions: int
+) -> int:
+    """Read until all subscriptions are completed; ``receive`` gives a frame's bytes."""
+    import orjson
+
+    count = ended = 0
+    await send(INIT)
+    await receive()
+    for number in range(subscriptions):
+        await send(subscribe(number + 1))
+    while ended < subscriptions:
+        message = orjson.loads(await receive())
+        if message["type"] == "complete":
+            ended += 1
+        else:
+            count += len(message["payload"]["data"]["EVM"]["Transfers"])
+    return count
+
+
 def bare_websockets(subscriptions: int = 1) -> Read:
     async def read(url: str) -> int:
-        import orjson
         from websockets.asyncio.client import connect
 
-        count = ended = 0
         async with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None) as socket:  # type: ignore[list-item]
-            await socket.send(INIT)
-            await socket.recv()
-            for number in range(subscriptions):
-                await socket.send(subscribe(number + 1))
-            while ended < subscriptions:
-                message = orjson.loads(await socket.recv(decode=False))
-                if message["type"] == "complete":
-                    ended += 1
-                else:
-                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
-        return count
+            return await read_bare(socket.send, lambda: socket.recv(decode=False), subscriptions)
 
     return read
 
@@ -99,24 +108,16 @@ def bare_websockets(subscriptions: int = 1) -> Read:
 def bare_aiohttp(subscriptions: int = 1) -> Read:
     async def read(url: str) -> int:
         import aiohttp
-        import orjson
 
-        count = ended = 0
         async with (
             aiohttp.ClientSession() as session,
             session.ws_connect(url, protocols=[SUBPROTOCOL], max_msg_size=0, decode_text=False) as socket,
         ):
-            await socket.send_str(INIT)
-            await socket.receive()
-            for number in range(subscriptions):
-                await socket.send_str(subscribe(number + 1))
-            while ended < subscriptions:
-                message = orjson.loads((await socket.receive()).data)
-                if message["type"] == "complete":
-                    ended += 1
-                else:
-                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
-        return count
+
+            async def receive() -> Any:
+                return (await socket.receive()).data
+
+            return await read_bare(socket.send_str, receive, subscriptions)
 
     return read
 

@@ -94,7 +94,8 @@ class Merge:
         """Whether rows may be missing from before payload ``number``, so that all that came since is to be known."""
         if self.union is None or not self.union.repair.floors:
             return False
-        floor = self.union.repair.floor_at(number)
+        newest = self.union.repair.floors[-1]
+        floor = newest if newest.number <= number else self.union.repair.floor_at(number)
         return floor is not None and floor.windows is not None
 
     # ------------------------------------------------------------------ what the session tells

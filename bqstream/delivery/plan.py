@@ -197,7 +197,7 @@ _WHERE = "its rows do not say where they stand"
 
 
 def _told_by_row(cube: CubeShape, reader: Reader) -> bool:
-    return cube.doubt is None and (reader.kind is not None or bool(reader.of))
+    return cube.records and (reader.kind is not None or bool(reader.of))
 
 
 def _reason(cube: CubeShape, reader: Reader, backfill: bool) -> str | None:

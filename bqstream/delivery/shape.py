@@ -46,7 +46,8 @@ _INTERVALS = _UPSERTS | {("Hyperliquid", "Candles")}
 # Rows that stand in no block (subscriptions/which-cubes-stream: aggregates by day; blockchain/Hyperliquid).
 _NO_BLOCK = frozenset(("Balances", "Holders", "TokenHolders", "MarkPrices", "CurrentPositions"))
 _DEEPEST = 64
-_ARGUMENTS = frozenset(("where", "limit", "limitBy", "orderBy"))
+_LIMITS = ("limit", "limitBy")
+_ARGUMENTS = frozenset(("where", "orderBy", *_LIMITS))
 # What an expression may call and still be of one row (graphql/capabilities/expression); anything else is in doubt.
 _OF_ONE_ROW = frozenset(
     ("abs", "ceil", "exp", "floor", "greatest", "if", "least", "log", "pow", "round", "sqrt")
@@ -86,6 +87,12 @@ class CubeShape:
     clock: CursorField | None
     doubt: str | None
     reason: str | None
+
+    @property
+    def records(self) -> bool:
+        """Whether each row is a record; a limit of the cube's own leaves rows out, and changes none."""
+        limited = not self.arguments.keys().isdisjoint(_LIMITS) and self.arguments.keys() <= _ARGUMENTS
+        return self.kind == "facts" and (self.doubt is None or limited)
 
     @property
     def where(self) -> ValueNode | None:
@@ -309,7 +316,7 @@ def _is_relative(where: Any) -> bool:
 
 
 def _limits(arguments: Mapping[str, ValueNode]) -> str | None:
-    for name in ("limit", "limitBy"):
+    for name in _LIMITS:
         if name in arguments:
             return f"its own {name} leaves rows out, and a query would leave out others"
     unknown = sorted(arguments.keys() - _ARGUMENTS)

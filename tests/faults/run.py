@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bqstream import Client, ClientCredentials, Gap, ShortTermToken
+from bqstream.errors import PlanError
 from bqstream.events import Connected, Event, GapNamed, HandedOver
 from bqstream.simulator import Simulator
 from bqstream.subscription import Subscription
@@ -180,6 +181,11 @@ class Reader:
         return self.over or (
             self.subscription is not None and not getattr(self.subscription, "closing", False)
         )
+
+    @property
+    def refused(self) -> bool:
+        """Whether it never was live, since the plan's cap let it not be: then nothing was promised."""
+        return isinstance(self.error, PlanError) and not self.rows
 
     async def read(self, client: Client) -> None:
         document = self.reading.document
@@ -344,6 +350,8 @@ class Run:
         outcome, clock = self._outcome, self._client_._clock
         for reader in self._readers:
             document = reader.reading.document
+            if reader.refused and self._schedule.caps_by_error:
+                continue
             if reader.error is not None:
                 outcome.failures.append(
                     f"{document.name}: ended by {type(reader.error).__name__}: {reader.error}"

@@ -97,6 +97,13 @@ class Schedule:
         return (*dict(self.service).get("behaviours", ()), *later)
 
     @property
+    def caps_by_error(self) -> bool:
+        """Whether the plan's cap may refuse a subscription that has not been live yet, which ends it (PlanError)."""
+        return any(
+            fault.name == "cap" and dict(fault.arguments).get("over") == "error" for fault in self.faults
+        )
+
+    @property
     def is_orderly(self) -> bool:
         """Whether every socket brings rows in the order in which they were published."""
         return not any(one.reorder or one.shuffle for one in self.behaviours)

@@ -161,6 +161,21 @@ def test_a_cube_whose_gaps_cannot_be_closed_says_why(root: str, cube: str, word:
     assert word in found.reason
 
 
+@pytest.mark.parametrize(
+    ("cube", "records"),
+    [
+        ("Transfers { Block { Number } }", True),
+        ("Transfers(limit: {count: 5}) { Block { Number } }", True),
+        ("Transfers(limitBy: {by: Transaction_Hash, count: 1}) { Block { Number } }", True),
+        ("Transfers(limit: {count: 5}) { count }", False),
+        ("Transfers(limit: {count: 5}, offset: 3) { Block { Number } }", False),
+        ("Transfers { count }", False),
+    ],
+)
+def test_a_limit_leaves_rows_out_but_what_is_left_are_records(cube: str, records: bool) -> None:
+    assert only(f"subscription {{ EVM {{ {cube} }} }}").records is records
+
+
 def test_an_argument_that_a_variable_leaves_null_is_none() -> None:
     text = "subscription ($l: Limit) { EVM { Transfers(limit: $l, where: null) { Block { Number } } } }"
     assert only(text).arguments == {}

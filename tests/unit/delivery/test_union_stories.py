@@ -9,6 +9,27 @@ from bqstream.config import Buffer
 from .chain_world import FIRST, ChainWorld, Row
 
 
+def subscribed_within_a_block() -> ChainWorld:
+    """The block began three seconds before; three of its rows have come."""
+    world = ChainWorld(1)
+    world.advance(3.0)
+    world.open()
+    world.publish(3)
+    world.advance(3.0)
+    return world
+
+
+def more_than_is_kept() -> ChainWorld:
+    """Three hundred blocks were delivered, of which history holds a few."""
+    world = ChainWorld(1, buffer=Buffer(bytes=4000))
+    world.open()
+    for _ in range(300):
+        world.publish(1)
+        world.mine()
+        world.advance(1.0)
+    return world
+
+
 def test_a_gap_that_follows_another_has_no_end_of_that_ones() -> None:
     """A hand-over's old link drops while a slow reader is still given what was held back, then the new one."""
     world = ChainWorld(1, query_lag=0.0, buffer=Buffer(messages=2))
@@ -40,11 +61,7 @@ def test_a_gap_that_follows_another_has_no_end_of_that_ones() -> None:
 
 
 def test_a_block_that_began_before_the_subscription_goes_on_in_an_outage_soon_after() -> None:
-    world = ChainWorld(1)
-    world.advance(3.0)
-    world.open()
-    world.publish(3)
-    world.advance(3.0)
+    world = subscribed_within_a_block()
     world.lose(1)
     world.publish(2)
     world.advance(1.0)
@@ -54,11 +71,7 @@ def test_a_block_that_began_before_the_subscription_goes_on_in_an_outage_soon_af
 
 
 def test_a_block_that_began_before_the_subscription_goes_on_between_two_processes() -> None:
-    world = ChainWorld(1)
-    world.advance(3.0)
-    world.open()
-    world.publish(3)
-    world.advance(3.0)
+    world = subscribed_within_a_block()
     world.commit()
     world.links.clear()
     world.publish(2)
@@ -92,12 +105,7 @@ def test_a_drop_while_a_message_that_may_be_cut_is_looked_into_is_asked_for_from
 
 
 def test_more_than_is_kept_is_not_asked_for_again_but_named() -> None:
-    world = ChainWorld(1, buffer=Buffer(bytes=4000))
-    world.open()
-    for _ in range(300):
-        world.publish(1)
-        world.mine()
-        world.advance(1.0)
+    world = more_than_is_kept()
     world.lose(1)
     world.advance(1.0)
     world.open()
@@ -109,12 +117,7 @@ def test_more_than_is_kept_is_not_asked_for_again_but_named() -> None:
 
 
 def test_a_checkpoint_of_a_stream_of_which_not_all_is_kept_leads_to_no_repeats() -> None:
-    world = ChainWorld(1, buffer=Buffer(bytes=4000))
-    world.open()
-    for _ in range(300):
-        world.publish(1)
-        world.mine()
-        world.advance(1.0)
+    world = more_than_is_kept()
     world.commit()
     world.restart()
     world.settle()
