@@ -32,7 +32,7 @@ from .delivery.plan import Dataset, Identities
 from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
-from .message import Gap
+from .message import Gap, T
 from .order import Order, check_variables, request_of
 from .query import Queries
 from .session.dialer import Dialer, Network, Subprotocol
@@ -43,7 +43,7 @@ from .status import Status
 from .subscription import Subscribing, Subscription
 from .transport import engine_for
 
-T = TypeVar("T")
+P = TypeVar("P")
 
 _log = logging.getLogger("bqstream")
 
@@ -291,6 +291,7 @@ class Client:
         variables: Mapping[str, Any] | None = None,
         *,
         operation_name: str | None = None,
+        type: type[T] | None = None,
         buffer: Buffer | None = None,
         on_gap: Literal["continue", "raise"] = "continue",
         resume: Checkpoint | None = None,
@@ -300,13 +301,16 @@ class Client:
         dataset: Dataset | None = None,
         undo: bool = False,
         **unknown: Never,
-    ) -> Subscribing:
+    ) -> Subscribing[T]:
         """Subscribe ``document``: await the result, or enter it with ``async with``, to have the subscription.
 
         Args:
             document: GraphQL text, a ``Path`` of a file that holds it, or a gql document or request.
             variables: for the document; JSON values.
             operation_name: which subscription of the document, where it has several.
+            type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass or ``TypedDict`` of the fields
+                that you want, named as the service names them, and nested as it nests them; None: dicts and lists. A
+                ``Struct`` is decoded in half the time of a dict.
             buffer: in place of the client's.
             on_gap: "raise" ends the subscription with ``GapFound`` where rows are missing that cannot be brought.
             resume: a checkpoint of this document, variables and endpoint: what came since then is brought first, and
@@ -334,15 +338,14 @@ class Client:
             options.one_of("backfill", backfill, ("auto", "off"))
         if dataset is not None:
             options.one_of("dataset", dataset, ("realtime", "combined", "archive"))
-        if buffer is not None and not isinstance(buffer, Buffer):
-            raise UsageError(f"buffer takes a Buffer, not {type(buffer).__name__}")
+        options.kind_of("buffer", buffer, Buffer)
         if resume is not None and not isinstance(resume, Checkpoint):
             raise UsageError(
-                f"resume takes a Checkpoint, not {type(resume).__name__}: Checkpoint.loads(text) or "
+                f"resume takes a Checkpoint, not {resume.__class__.__name__}: Checkpoint.loads(text) or "
                 "Checkpoint.load(path) reads one"
             )
 
-        async def opened() -> Subscription:
+        async def opened() -> Subscription[T]:
             parsed = Document.parse(document, operation_name)
             parsed.require("subscription")
             check_variables(parsed, variables)
@@ -357,12 +360,13 @@ class Client:
                 backfill=(backfill or self._backfill) == "auto",
                 dataset=dataset or self._dataset,
                 undo=undo,
+                into=type,
             )
             return await self._subscribe(order)
 
         return Subscribing(opened)
 
-    async def _subscribe(self, order: Order) -> Subscription:
+    async def _subscribe(self, order: Order) -> Subscription[Any]:
         session = self._opened(self._session)
         key = next(self._keys)
         plan = order.plan(hidden=order.document.text not in self._refused_hidden)
@@ -410,6 +414,7 @@ class Client:
             cubes=order.document.cubes,
             fingerprint=fingerprint,
             start=order.start(plan, fingerprint, self._clock),
+            into=order.into,
             undo=order.undo,
             lag=self._timeouts.grace,
             pause=self._timeouts.block,
@@ -421,7 +426,7 @@ class Client:
             self._forget(operation)
             stream.completed(self._clock.monotonic())  # what is still missing is not asked for any more
 
-        subscription = Subscription(stream, closed, key)
+        subscription: Subscription[Any] = Subscription(stream, closed, key)
         held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
         self._open[key] = (operation, stream)
         session.add(operation)
@@ -465,7 +470,7 @@ class Client:
         data: dict[str, Any] = await self._opened(self._queries).execute(request_of(parsed, variables))
         return data
 
-    def _opened(self, part: T | None) -> T:
+    def _opened(self, part: P | None) -> P:
         if part is None or self._closing is None or self._closing.is_set():
             raise UsageError("the client is not open: use it inside 'async with', or await connect(…)")
         return part

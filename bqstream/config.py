@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from .errors import UsageError
+from .options import is_positive
 
 MEBIBYTE = 1024 * 1024
 
@@ -14,12 +14,7 @@ MEBIBYTE = 1024 * 1024
 def _positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value <= 0
-        ):
+        if not is_positive(value):
             raise UsageError(f"{type(owner).__name__}({name}={value!r}): give a positive, finite number")
 
 

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol
+from itertools import chain
+from typing import Any, Generic, Literal, Protocol
 
 import msgspec
 
 from .checkpoint import Checkpoint
 from .errors import OperationFailed, UsageError
 
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar
+
 GapCause = Literal[
     "lost", "handover", "replaced", "quiet", "parked", "dropped", "truncated", "resumed", "since"
 ]
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+T = TypeVar("T", default=Any)
+# All that decoding can raise.
+UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,11 +82,12 @@ class Crossed:
 class Origin(Protocol):
     """What a message asks of the stream that it came from."""
 
+    cubes: tuple[str, ...]
     hides: bool
+    decode: Callable[[bytes], Content[Any]]
 
     def ahead(self) -> float: ...
     def shown(self, raw: bytes) -> bytes: ...
-    def strip(self, data: Any) -> None: ...
     def checkpoint(self, number: int) -> Checkpoint: ...
     def forks(self, number: int) -> tuple[Fork, ...]: ...
 
@@ -104,43 +114,41 @@ class Undo:
     rows: Mapping[str, tuple[Any, ...]]
 
 
-class Message:
-    """One ``next`` payload, decoded when it is first looked at.
+class Arrival(msgspec.Struct, frozen=True, gc=False):
+    """A payload as it came in: its bytes, when (monotonic seconds), on which link, and whether a query brought it."""
+
+    raw: bytes
+    at: float
+    link: int
+    replayed: bool = False
+
+
+class Content(msgspec.Struct, Generic[T]):
+    """A payload, decoded."""
+
+    data: T | None = None
+    errors: Any = None
+    extensions: Any = None
+
+
+class Message(Generic[T]):
+    """One ``next`` payload, decoded when it is first looked at, into dicts and lists or the type that was asked for.
 
     ``data``, ``errors``, ``extensions`` and ``rows()`` raise OperationFailed where it cannot be, as with a number
     that no double holds; the messages that follow are none the worse.
 
     Attributes:
-        at: when it came in, in seconds of the monotonic clock.
-        link: the number of the link that brought it; 0 where a query did.
-        size: how many bytes came.
-        replayed: whether a query brought it, not the stream.
-        cubes: the response keys of the document's cubes; empty where they are not known.
         undo: with ``undo=True``, the rows that are taken back before this message's are taken; else None.
     """
 
-    __slots__ = ("_number", "_origin", "_payload", "_wire", "at", "cubes", "link", "replayed", "size", "undo")
+    __slots__ = ("_arrival", "_content", "_number", "_origin", "undo")
 
-    def __init__(
-        self,
-        wire: bytes,
-        at: float,
-        link: int,
-        replayed: bool = False,
-        cubes: tuple[str, ...] = (),
-        origin: Origin | None = None,
-        number: int = 0,
-    ) -> None:
-        self._wire = wire
-        self.at = at
-        self.size = len(wire)
-        self.link = link
-        self.replayed = replayed
-        self.cubes = cubes
-        self.undo: Undo | None = None
+    def __init__(self, arrival: Arrival, origin: Origin, number: int) -> None:
+        self._arrival = arrival
         self._origin = origin
         self._number = number
-        self._payload: dict[str, Any] | None = None
+        self._content: Content[T] | None = None
+        self.undo: Undo | None = None
 
     def __repr__(self) -> str:
         return f"<Message of {self.size} bytes, link {self.link}, {self.received_at.isoformat()}>"
@@ -148,13 +156,38 @@ class Message:
     @property
     def raw(self) -> bytes:
         """The payload as it came (JSON, UTF-8), or encoded anew where rows or fields were taken out."""
-        origin = self._origin
-        return origin.shown(self._wire) if origin is not None and origin.hides else self._wire
+        raw = self._arrival.raw
+        return self._origin.shown(raw) if self._origin.hides else raw
+
+    @property
+    def size(self) -> int:
+        """How many bytes came."""
+        return len(self._arrival.raw)
+
+    @property
+    def link(self) -> int:
+        """The number of the link that brought it; 0 where a query did."""
+        return self._arrival.link
+
+    @property
+    def replayed(self) -> bool:
+        """Whether a query brought it, not the stream."""
+        return self._arrival.replayed
+
+    @property
+    def cubes(self) -> tuple[str, ...]:
+        """The response keys of the document's cubes; empty where they are not known."""
+        return self._origin.cubes
+
+    @property
+    def at(self) -> float:
+        """When it came in, in seconds of the monotonic clock."""
+        return self._arrival.at
 
     @property
     def received(self) -> float:
         """When it came in, in seconds since the epoch."""
-        return self.at if self._origin is None else self.at + self._origin.ahead()
+        return self._arrival.at + self._origin.ahead()
 
     @property
     def received_at(self) -> datetime:
@@ -165,11 +198,8 @@ class Message:
     def checkpoint(self) -> Checkpoint:
         """Where a new process goes on if all rows up to and including this message are safe.
 
-        It can be had for as long as the message is among those of the last minute. Raises UsageError after that, and
-        for a message that belongs to no subscription.
+        It can be had for as long as the message is among those of the last minute. Raises UsageError after that.
         """
-        if self._origin is None:
-            raise UsageError("this message belongs to no subscription, so that there is no checkpoint")
         return self._origin.checkpoint(self._number)
 
     @property
@@ -179,35 +209,32 @@ class Message:
         Known of the last minute's messages, as far as a cube's rows show their block's hash; where this is asked of
         one message, every one since the last that was asked is decoded.
         """
-        return () if self._origin is None else self._origin.forks(self._number)
+        return self._origin.forks(self._number)
 
-    def _decoded(self) -> dict[str, Any]:
-        if self._payload is None:
+    def _decoded(self) -> Content[T]:
+        content = self._content
+        if content is None:
             try:
-                payload = _decode(self._wire)
-            except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                raise OperationFailed(
-                    f"a payload cannot be decoded, its bytes are in message.raw: {error}"
-                ) from None
-            if self._origin is not None and self._origin.hides:
-                self._origin.strip(payload.get("data"))
-            self._payload = payload
-        return self._payload
+                content = self._content = self._origin.decode(self._arrival.raw)
+            except UNREADABLE as error:
+                said = f"a payload cannot be decoded, its bytes are in message.raw: {error}"
+                raise OperationFailed(said) from None
+        return content
 
     @property
-    def data(self) -> Any:
+    def data(self) -> T:
         """The ``data`` of the payload; ``None`` where there is none."""
-        return self._decoded().get("data")
+        return self._decoded().data  # type: ignore[return-value]  # null is rare, and comes beside errors
 
     @property
     def errors(self) -> list[dict[str, Any]]:
         """The ``errors`` beside partial data (GraphQL specification, section 7.1); empty where there are none."""
-        return self._decoded().get("errors") or []
+        return self._decoded().errors or []
 
     @property
     def extensions(self) -> dict[str, Any]:
         """The ``extensions`` of the payload; empty where there are none."""
-        return self._decoded().get("extensions") or {}
+        return self._decoded().extensions or {}
 
     def rows(self, cube: str | None = None) -> Iterator[Any]:
         """The rows as the service nests them.
@@ -226,9 +253,9 @@ class Message:
         if cube is not None:
             if shapeless:
                 raise UsageError(f"there is no cube {cube!r}, since the data has none: it is one row")
-            return (row for key, rows in found if key == cube for row in rows)
+            return chain.from_iterable(rows for key, rows in found if key == cube)
         if shapeless or len(self.cubes or found) == 1:
-            return (row for _, rows in found for row in rows)
+            return chain.from_iterable(rows for _, rows in found)
         return ({key: row} for key, rows in found for row in rows)
 
 
@@ -240,11 +267,13 @@ def require_cube(cube: str | None, cubes: tuple[str, ...]) -> None:
 
 def _only_nulls(data: Any) -> bool:
     """Whether the root, or everything under it, is null."""
-    root = next(iter(data.values()), None) if isinstance(data, dict) else data
-    return root is None or (isinstance(root, dict) and all(field is None for field in root.values()))
+    roots = _fields(data)
+    root = data if roots is None else next(iter(roots.values()), None)
+    below = _fields(root)
+    return root is None or (below is not None and all(field is None for field in below.values()))
 
 
-def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:
+def cubes_of(data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
     """Pair each cube's response key with its rows: ``{root: {cube: [row, …]}}`` (subscriptions/subscription).
 
     A cube that is null, because it failed beside others that did not, has no rows. Anything else, such as a scalar
@@ -252,10 +281,22 @@ def cubes_of(data: Any) -> Iterator[tuple[str, list[Any]]]:
     """
     if data is None:
         return
-    root = next(iter(data.values())) if isinstance(data, dict) and len(data) == 1 else None
-    cubes = root if isinstance(root, dict) else {}
-    lists = [isinstance(rows, list) for rows in cubes.values() if rows is not None]
+    roots = _fields(data) or {}
+    cubes = (_fields(next(iter(roots.values()))) if len(roots) == 1 else None) or {}
+    lists = [isinstance(rows, list | tuple) for rows in cubes.values() if rows is not None]
     if lists and all(lists):
         yield from ((key, rows or []) for key, rows in cubes.items())
     else:
         yield "", [data]
+
+
+def _fields(value: Any) -> Mapping[str, Any] | None:
+    """An object's fields by their response keys, whatever type it was decoded into; None where it is none."""
+    if isinstance(value, dict):
+        return value
+    if isinstance(value, msgspec.Struct):
+        names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
+        return {key: getattr(value, name) for key, name in names}
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 
 from .errors import UsageError
@@ -32,6 +33,19 @@ def whole(name: str, value: object) -> None:
     """Raise UsageError unless ``value`` is a whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise UsageError(f"{name}={value!r}: give a whole number from 1")
+
+
+def is_positive(value: object) -> bool:
+    """Whether it is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value > 0
+
+
+def positive(name: str, value: object) -> None:
+    """Raise UsageError unless ``value`` is a positive, finite number."""
+    if not is_positive(value):
+        raise UsageError(f"{name}={value!r}: give a positive, finite number")
 
 
 def plain_function(name: str, value: object) -> None:

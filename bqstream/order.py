@@ -41,6 +41,7 @@ class Order:
     backfill: bool
     dataset: Dataset
     undo: bool
+    into: Any = None
 
     def plan(self, *, hidden: bool) -> Plan:
         """How its rows are read, merged and asked for again."""

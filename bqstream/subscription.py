@@ -8,18 +8,19 @@ import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self
 
+from . import options
 from .checkpoint import Checkpoint
 from .delivery.stream import Stream
-from .errors import UsageError
-from .message import Gap, Message, require_cube
+from .errors import BqstreamError, UsageError
+from .message import Gap, Message, T, require_cube
 
 # A reader that always finds a message ready lets other tasks run after this many.
 FAIRNESS = 256
 
 
-class Subscription:
+class Subscription(Generic[T]):
     """An endless sequence of messages, read with ``async for`` by one reader at a time.
 
     It is made by ``Client.subscribe`` and closed by leaving its ``async with`` or by ``aclose()``. ``break`` and a
@@ -35,6 +36,7 @@ class Subscription:
         self._reading = False
         self._waiter: asyncio.Future[None] | None = None
         self._unfair = 0
+        self._batch: list[Message[T]] = []  # what a cancelled read had taken
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
         self._loop = asyncio.get_running_loop()
@@ -67,7 +69,7 @@ class Subscription:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Message:
+    async def __anext__(self) -> Message[T]:
         """The next message.
 
         Raises:
@@ -88,7 +90,18 @@ class Subscription:
                 return message
         return await self._wait()
 
-    async def _wait(self) -> Message:
+    async def _fill(self, batch: list[Message[T]], messages: int) -> None:
+        """Take messages until there are so many, or more bytes than may wait."""
+        take, size, limit = self._stream.take, sum(message.size for message in batch), self._stream.bound
+        while len(batch) < messages and size < limit:
+            self._unfair += 1
+            message = take(more=True) if self._unfair < FAIRNESS and not self._closed else None
+            if message is None:
+                message = await self._wait(more=True)
+            batch.append(message)
+            size += message.size
+
+    async def _wait(self, *, more: bool = False) -> Message[T]:
         """The next message, where none is ready or others shall have their turn first."""
         self._reading = True
         try:
@@ -98,7 +111,7 @@ class Subscription:
             while True:
                 if self._closed:
                     raise StopAsyncIteration
-                message = self._stream.take()
+                message = self._stream.take(more=more)
                 if message is not None:
                     return message
                 if self._stream.ended:
@@ -125,6 +138,23 @@ class Subscription:
         """
         require_cube(cube, self._stream.cubes)
         return _Rows(self, cube)
+
+    def message_batches(
+        self, messages: int = 1000, seconds: float | None = 1.0
+    ) -> AsyncIterator[list[Message[T]]]:
+        """Read many messages at once, as one who writes them to a file or a database does.
+
+        A batch is a list of one to ``messages`` messages: as many as there are ``seconds`` after its first one was
+        taken (None: however long that takes), or as are larger together than what may wait for the reader. When the
+        subscription ends, the rest comes first. All of a batch is in hand until the next is asked for: ``checkpoint``
+        is before it, and ``batch[-1].checkpoint`` after it. What a cancelled read had taken comes with the next batch.
+
+        Raises UsageError: a number that is not positive.
+        """
+        options.whole("messages", messages)
+        if seconds is not None:
+            options.positive("seconds", seconds)
+        return _Batches(self, messages, seconds)
 
     def _wake(self) -> None:
         """Something became readable, or the stream ended."""
@@ -161,7 +191,7 @@ class Subscription:
 class _Rows:
     """Rows of one message after another; what is left of a message stays with the subscription."""
 
-    def __init__(self, subscription: Subscription, cube: str | None) -> None:
+    def __init__(self, subscription: Subscription[Any], cube: str | None) -> None:
         self._subscription = subscription
         self._cube = cube
 
@@ -180,12 +210,37 @@ class _Rows:
             subscription._rows = rows if message.undo is None else chain((message.undo,), rows)
 
 
-class Subscribing(Awaitable[Subscription]):
+class _Batches(Generic[T]):
+    """Batch after batch; one that is not whole yet stays with the subscription."""
+
+    def __init__(self, subscription: Subscription[T], messages: int, seconds: float | None) -> None:
+        self._subscription = subscription
+        self._messages = messages
+        self._seconds = seconds
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Message[T]]:
+        subscription = self._subscription
+        batch = subscription._batch
+        if not batch:
+            batch.append(await subscription.__anext__())
+        until = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
+        # An error that ended the subscription is there again when the next batch is asked for.
+        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
+            async with asyncio.timeout_at(until):
+                await subscription._fill(batch, self._messages)
+        subscription._batch = []
+        return batch
+
+
+class Subscribing(Awaitable[Subscription[T]]):
     """What ``Client.subscribe`` gives: await it, or enter it with ``async with``."""
 
-    def __init__(self, open: Callable[[], Awaitable[Subscription]]) -> None:
+    def __init__(self, open: Callable[[], Awaitable[Subscription[T]]]) -> None:
         self._open = open
-        self._subscription: Subscription | None = None
+        self._subscription: Subscription[T] | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
         raise UsageError(
@@ -193,10 +248,10 @@ class Subscribing(Awaitable[Subscription]):
             "stream = await client.subscribe(…)"
         )
 
-    def __await__(self) -> Generator[Any, None, Subscription]:
+    def __await__(self) -> Generator[Any, None, Subscription[T]]:
         return self._open().__await__()
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> Subscription[T]:
         self._subscription = await self._open()
         return self._subscription
 

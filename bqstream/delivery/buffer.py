@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from .. import config
 from ..config import MEBIBYTE
-from ..message import Message
+from ..message import Arrival
 
 # What may still come in after a link was asked to stop reading: it was already on its way.
 OVERRUN_MESSAGES = 64
@@ -17,16 +17,17 @@ OVERRUN_BYTES = MEBIBYTE
 class Buffer:
     """A queue of messages within ``limits``.
 
-    ``drop(message)`` gets each message that is let go. ``on_parked(resumed)`` is called when messages begin to be
+    ``drop(arrival)`` gets each message that is let go. ``on_parked(resumed)`` is called when messages begin to be
     let go at the door, and when they are taken in again; ``on_room()`` when a buffer that was full, or dropped, is
-    half empty. A single message larger than the byte bound is taken in when nothing else waits.
+    half empty. A single message larger than the byte bound is taken in when nothing else waits. ``waiting`` holds them,
+    the oldest first, for others to look at.
     """
 
     def __init__(
         self,
         limits: config.Buffer,
         *,
-        drop: Callable[[Message], None],
+        drop: Callable[[Arrival], None],
         on_parked: Callable[[bool], None],
         on_room: Callable[[], None],
     ) -> None:
@@ -34,73 +35,73 @@ class Buffer:
         self._drop = drop
         self._on_parked = on_parked
         self._on_room = on_room
-        self._waiting: deque[Message] = deque()
+        self.waiting: deque[Arrival] = deque()
         self._strained = False  # it was full and is not half empty yet
         self.bytes = 0
         self.full = False  # no further message fits
         self.parked = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
-    def put(self, message: Message) -> bool:
-        """Take ``message`` in, or let go what the policy says; False where the policy is "error" and it overflows."""
-        limits, waiting, size = self._limits, self._waiting, self.bytes + message.size
+    def put(self, arrival: Arrival) -> bool:
+        """Take ``arrival`` in, or let go what the policy says; False where the policy is "error" and it overflows."""
+        limits, waiting, size = self._limits, self.waiting, self.bytes + len(arrival.raw)
         if size < limits.bytes and len(waiting) + 1 < limits.messages and not self.parked:
-            waiting.append(message)  # the usual case, and not full with it
+            waiting.append(arrival)  # the usual case, and not full with it
             self.bytes = size
             return True
         if self.parked:
-            self._drop(message)
+            self._drop(arrival)
             return True
-        fits = self._fits(message)
+        fits = self._fits(arrival)
         if not fits and self._limits.overflow == "error":
             return False
         if not fits and self._limits.overflow == "drop_oldest":
-            while self._waiting and not self._fits(message):
+            while self.waiting and not self._fits(arrival):
                 self._drop(self._popleft())
             self._strained = True
-        elif not fits and not self._fits(message, OVERRUN_MESSAGES, OVERRUN_BYTES):
+        elif not fits and not self._fits(arrival, OVERRUN_MESSAGES, OVERRUN_BYTES):
             self.park()
-            self._drop(message)
+            self._drop(arrival)
             return True
-        self._waiting.append(message)
-        self.bytes += message.size
+        self.waiting.append(arrival)
+        self.bytes += len(arrival.raw)
         self._look()
         self._strained = self._strained or self.full
         return True
 
     def park(self) -> None:
         """Let messages go at the door until the buffer is half empty."""
-        if not self.parked and self._waiting:
+        if not self.parked and self.waiting:
             self.parked = self._strained = True
             self._on_parked(False)
 
-    def take(self) -> Message | None:
+    def take(self) -> Arrival | None:
         """The message that has waited longest; None when none waits."""
-        if not self._waiting:
+        if not self.waiting:
             return None
-        message = self._popleft()
+        arrival = self._popleft()
         if self._strained and 2 * len(self) <= self._limits.messages and 2 * self.bytes <= self._limits.bytes:
             self._strained = False
             if self.parked:
                 self.parked = False
                 self._on_parked(True)
             self._on_room()
-        return message
+        return arrival
 
-    def _popleft(self) -> Message:
-        message = self._waiting.popleft()
-        self.bytes -= message.size
+    def _popleft(self) -> Arrival:
+        arrival = self.waiting.popleft()
+        self.bytes -= len(arrival.raw)
         if self.full:
             self._look()
-        return message
+        return arrival
 
     def _look(self) -> None:
-        self.full = len(self._waiting) >= self._limits.messages or self.bytes >= self._limits.bytes
+        self.full = len(self.waiting) >= self._limits.messages or self.bytes >= self._limits.bytes
 
-    def _fits(self, message: Message, more: int = 0, more_bytes: int = 0) -> bool:
-        if not self._waiting:
+    def _fits(self, arrival: Arrival, more: int = 0, more_bytes: int = 0) -> bool:
+        if not self.waiting:
             return True
-        limits, size = self._limits, message.size
-        return len(self._waiting) < limits.messages + more and self.bytes + size <= limits.bytes + more_bytes
+        limits, size = self._limits, len(arrival.raw)
+        return len(self.waiting) < limits.messages + more and self.bytes + size <= limits.bytes + more_bytes

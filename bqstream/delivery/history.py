@@ -6,19 +6,12 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from ..config import MEBIBYTE
+from ..message import Arrival
 from .rows import Fingerprint, Rows
-
-
-class Entry(NamedTuple):
-    """One payload: when it came in (monotonic seconds), its bytes, and whether a query brought it."""
-
-    at: float
-    raw: bytes
-    replayed: bool
-
 
 # How long rows of one block may come in, in seconds: its portions are published one after another, late ones too, and
 # data lags (subscriptions/websockets; the slowest chain's blocks take 12 s).
@@ -30,59 +23,63 @@ class History:
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
     a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
-    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken.
+    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. The
+    reader says by ``done`` what it has no more in hand.
     """
 
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
         self._seconds = seconds
         self._limit = size
-        self._tail: deque[Entry] = deque()  # what came before …
-        self._ring: deque[Entry] = deque()  # … the last ``seconds``, and what waits
+        self._tail: deque[Arrival] = deque()  # what came before …
+        self._ring: deque[Arrival] = deque()  # … the last ``seconds``, and what waits
         self.size = 0  # of what was taken
         self.first = 1
         self.last = 0  # the newest payload's number; 0 before there is one
         self.taken = 0
+        self.done = 0  # the newest that the reader is done with
         self.evicted_at: float | None = None  # when the newest that is not kept any more came in
 
     def __len__(self) -> int:
         return len(self._tail) + len(self._ring)
 
     @property
-    def newest(self) -> Entry | None:
+    def newest(self) -> Arrival | None:
         """The newest payload; None before there is one."""
         return self._ring[-1] if self._ring else None
 
-    def add(self, raw: bytes, now: float, *, replayed: bool = False) -> None:
-        """``raw`` came in at ``now`` (monotonic seconds) and waits for the reader."""
+    def add(self, arrival: Arrival) -> None:
+        """It waits for the reader."""
         ring = self._ring
-        if ring and now < ring[-1].at:  # held back: its age is that of its delivery
-            now = ring[-1].at
-        ring.append(Entry(now, raw, replayed))
+        if ring and arrival.at < ring[-1].at:  # held back: its age is that of its delivery
+            arrival = replace(arrival, at=ring[-1].at)
+        ring.append(arrival)
         self.last += 1
 
-    def take(self, size: int, at: float, *, pinned: bool = False) -> None:
-        """The reader took the oldest that waited, ``size`` bytes that came in ``at``, or it was let go for good.
-        ``pinned``: nothing is let go for its age."""
-        self.size += size
+    def take(self, arrival: Arrival, *, pinned: bool = False) -> None:
+        """The reader took the oldest that waited, or it was let go for good. ``pinned``: nothing is let go for its
+        age."""
+        self.size += len(arrival.raw)
         self.taken += 1
         tail, ring = self._tail, self._ring
-        oldest = -math.inf if pinned else at - self._seconds
+        oldest = -math.inf if pinned else arrival.at - self._seconds
+        if not tail and ring[0].at >= oldest and self.size <= self._limit:
+            return  # the usual case
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
             tail.append(ring.popleft())
-        # The one in hand and the one before it: a checkpoint may be taken after either.
-        while tail and self.first < self.taken - 1:
+        # What the reader has in hand and the one before: a checkpoint may be taken after each.
+        while tail and self.first < self.done:
             if (pinned or tail[0].at >= tail[-1].at - SPAN) and self.size <= self._limit:
                 break
             self._evict(tail.popleft())
-        while self.size > self._limit and self.first < self.taken - 1:
+        while self.size > self._limit and self.first < self.done:
             self._evict(ring.popleft())
 
-    def _evict(self, entry: Entry) -> None:
+    def _evict(self, entry: Arrival) -> None:
         self.size -= len(entry.raw)
         self.first += 1
         self.evicted_at = entry.at
 
-    def entries(self, until: int | None = None, *, since: int = 0) -> Iterator[Entry]:
+    def entries(self, until: int | None = None, *, since: int = 0) -> Iterator[Arrival]:
         """What is kept, oldest first, from payload ``since`` up to payload ``until``."""
         begin = max(0, since - self.first)
         end = len(self) if until is None else max(0, until + 1 - self.first)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import msgspec
 
@@ -121,6 +121,18 @@ class Plan:
             if len(raw) >= measure.size and raw.count(measure.name) >= MOST_ROWS
         ]
 
+    @cached_property
+    def selected(self) -> Any:
+        """The type of a payload's ``data`` without hidden fields: each object that the user selected is whole, and
+        hidden ones stand beside them."""
+        cubes: dict[str, Any] = {"__typename": Any}
+        for cube in self.shape.cubes:
+            row: Any = TypedDict("row", dict.fromkeys(cube.selected_keys, Any), total=False)  # type: ignore[misc]
+            cubes[cube.key] = list[row | None] | None if self.readers[cube.key].hidden else Any
+        under: Any = TypedDict("under", cubes, total=False)  # type: ignore[misc]
+        roots = {"__typename": Any, self.shape.key: under | None}
+        return TypedDict("data", roots, total=False)  # type: ignore[operator]
+
     def shown(self, raw: bytes) -> bytes:
         """A payload as the user's own document would have brought it, byte for byte but for hidden fields."""
         if not self.hides:
@@ -193,6 +205,8 @@ class Plan:
 
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_Tree = dict[str, Any]  # a field's name to the fields below it
+_VALUE = {"Hash": 34, "Signature": 34}  # bytes at the least, with the quotes: 32 of them in base58
 _WHERE = "its rows do not say where they stand"
 
 
@@ -209,8 +223,21 @@ def _reason(cube: CubeShape, reader: Reader, backfill: bool) -> str | None:
 def _measure(cubes: Sequence[CubeShape], key: str, reader: Reader) -> _Measure:
     cube = next(cube for cube in cubes if cube.key == key)
     names = {at[0] for at in cube.fields.values()} | set(reader.hidden)
-    # A row holds each of these names once at the least, with a colon, a comma and a value of a byte.
-    return _Measure(MOST_ROWS * sum(len(name) + 5 for name in names), f'"{max(names, key=len)}":'.encode())
+    told: _Tree = {name: {} for name in names}
+    for path in filter(
+        None, (reader.at, reader.branch, *reader.of)
+    ):  # a row that lacks one is not told by row
+        below = told
+        for name in path:
+            below = below.setdefault(name, {})
+    return _Measure(MOST_ROWS * _least(told), f'"{max(names, key=len)}":'.encode())
+
+
+def _least(fields: _Tree) -> int:
+    """How many bytes an object of these fields has at the least."""
+    return 1 + sum(
+        len(name) + 4 + (_least(below) if below else _VALUE.get(name, 1)) for name, below in fields.items()
+    )
 
 
 def _identities(shape: Shape, asked: Identities) -> dict[str, Identity | None]:

@@ -66,6 +66,7 @@ class CubeShape:
         arguments: its own, by name, as they stand in the document; those that are null or left out by a variable
             are not here.
         nodes: every mention of the cube in the document (spec, 5.3.2: they are merged).
+        selected_keys: the response keys of its row, by the document alone.
         fields: each field that is selected without an argument, by its path: the response keys at which a row has it.
         cursor: the best that the cube has, whether it is selected or not; None where there is none.
         selected: the best that the document selects itself.
@@ -81,6 +82,7 @@ class CubeShape:
     upserts: bool
     arguments: Mapping[str, ValueNode]
     nodes: tuple[FieldNode, ...]
+    selected_keys: tuple[str, ...]
     fields: Mapping[Path, Path]
     cursor: CursorField | None
     selected: CursorField | None
@@ -270,6 +272,7 @@ class _Reader:
             (root, name) in _UPSERTS,
             arguments,
             nodes,
+            tuple(self.grouped(nodes)),
             fields,
             cursor,
             next((one for one in cursors if one.at is not None), None),

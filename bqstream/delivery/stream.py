@@ -12,10 +12,11 @@ from .. import config
 from ..checkpoint import Checkpoint
 from ..clock import Clock
 from ..errors import BufferOverflow
-from ..message import Crossed, Fork, Gap, GapCause, Message
+from ..message import Arrival, Crossed, Fork, Gap, GapCause, Message
 from .backfill import Ask, Sleep
 from .buffer import Buffer
 from .closing import Start
+from .decoding import decoder
 from .forks import Forks
 from .gaps import Gaps
 from .history import History
@@ -39,6 +40,7 @@ class Stream:
         cubes: the response keys of the document's cubes, which the merge and each message are told.
         fingerprint: what a checkpoint belongs to.
         start: what is missing from before.
+        into: the type of a message's data; None: dicts and lists.
         undo: look for forks, and tell with each message what is taken back.
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
@@ -62,6 +64,7 @@ class Stream:
         cubes: tuple[str, ...] = (),
         fingerprint: str = "",
         start: Start | None = None,
+        into: Any = None,
         undo: bool = False,
         lag: float = 0.0,
         pause: float = 0.0,
@@ -78,11 +81,11 @@ class Stream:
         self._last_in = clock.monotonic()
         self._fingerprint = fingerprint
         self._undo = undo
+        self._into = into
         self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
         self._error: Exception | None = None
-        self._done = 0  # the number of the last message that the reader is done with
         self.messages = 0
         self.dropped = 0
         self._merging = _Merging(on_queries, lag, pause, self._last_in, buffer.bytes)
@@ -93,6 +96,7 @@ class Stream:
         assert not self.messages, "rows that came in were read by another plan"
         self._plan = plan
         self.hides = plan is not None and plan.hides
+        self.decode = decoder(plan, self._into)
         merging = self._merging
         self._merge = Merge(
             self._deliver,
@@ -107,6 +111,7 @@ class Stream:
             hold=merging.hold,
             cubes=self.cubes,
         )
+        self._floors = () if self._merge.union is None else self._merge.union.repair.floors
         self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock, self._start)
         self._forks = Forks(plan.readers if plan is not None else {}, self._history)
         self._gaps.clear()
@@ -114,20 +119,25 @@ class Stream:
 
     # ------------------------------------------------------------------ what the subscription reads
 
-    def take(self) -> Message | None:
-        """The next message; None when none waits. What waited when the stream ended is still given."""
-        self._done = self._history.taken
-        message = self._buffer.take()
-        if message is not None:
-            self.messages += 1
-            self._history.take(message.size, message.at, pinned=self._merge.lacks(self._history.taken))
-            if self._undo:
-                message.undo = self._forks.undo(self._history.taken)
+    def take(self, *, more: bool = False) -> Message | None:
+        """The next message; None when none waits. What waited when the stream ended is still given. ``more``: the
+        reader still has those in hand that it took before."""
+        history = self._history
+        if not more:
+            history.done = history.taken
+        arrival = self._buffer.take()
+        if arrival is None:
+            return None
+        self.messages += 1
+        history.take(arrival, pinned=bool(self._floors) and self._merge.lacks(history.taken))
+        message: Message = Message(arrival, self, history.taken)
+        if self._undo:
+            message.undo = self._forks.undo(history.taken)
         return message
 
     def safe(self) -> Checkpoint:
-        """The checkpoint before the message in hand, which the reader is done with when it asks for the next."""
-        return self.checkpoint(self._done)
+        """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""
+        return self.checkpoint(self._history.done)
 
     def checkpoint(self, number: int) -> Checkpoint:
         """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""
@@ -144,11 +154,6 @@ class Stream:
     def shown(self, raw: bytes) -> bytes:
         """A payload as the user's own document would have brought it."""
         return raw if self._plan is None else self._plan.shown(raw)
-
-    def strip(self, data: Any) -> None:
-        """Take hidden fields out of decoded data, where there are any (``hides``)."""
-        if self._plan is not None:
-            self._plan.strip(data)
 
     @property
     def ended(self) -> bool:
@@ -209,6 +214,11 @@ class Stream:
     def unproven(self) -> bool:
         """Whether an earlier link has gone and it is not known yet where, or if, its successor's rows join on."""
         return self._merge.unproven
+
+    @property
+    def bound(self) -> int:
+        """How many bytes may wait for the reader."""
+        return self._merging.hold
 
     @property
     def waiting_messages(self) -> int:
@@ -296,19 +306,17 @@ class Stream:
         """Have a payload wait for the reader; False where it was let go."""
         if self._over:
             return False
-        history = self._history
-        message = Message(raw, at, source, replayed, self.cubes, self, history.last + 1)
-        if not self._buffer.put(message):
+        buffer = self._buffer
+        arrival = Arrival(raw, at, source, replayed)
+        if not buffer.put(arrival):
             self._gaps.open("dropped", at, (), "the reader was too slow, and asked to be told so by an error")
-            self._end(
-                BufferOverflow(f"{len(self._buffer)} messages ({self._buffer.bytes} bytes) wait to be read")
-            )
+            self._end(BufferOverflow(f"{len(buffer)} messages ({buffer.bytes} bytes) wait to be read"))
             return False
-        if self._buffer.parked:
+        if buffer.parked:
             return False
-        history.add(raw, at, replayed=replayed)
+        self._history.add(arrival)
         self._last_in = at
-        if len(self._buffer) == 1:  # a reader waits for no other
+        if len(buffer.waiting) == 1:  # a reader waits for no other
             self._on_ready()
         return True
 
@@ -318,14 +326,14 @@ class Stream:
     def _has_room_to_fill(self) -> bool:
         return not (self._over or self._buffer.parked or self._buffer.full)
 
-    def _dropped(self, message: Message) -> None:
+    def _dropped(self, arrival: Arrival) -> None:
         self.dropped += 1
         if (
             not self._buffer.parked
         ):  # the oldest of those that waited, and by choice: it will not be asked for
-            self._history.take(message.size, message.at)
+            self._history.take(arrival)
         if self._slow is None:
-            self._name_slowness(message.at, "the reader was too slow: the oldest messages were let go")
+            self._name_slowness(arrival.at, "the reader was too slow: the oldest messages were let go")
 
     def _name_slowness(self, start: float, detail: str) -> None:
         parked = self._policy == "block"

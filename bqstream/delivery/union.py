@@ -14,14 +14,14 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from ..config import MEBIBYTE
-from ..message import Crossed, GapCause
+from ..message import Arrival, Crossed, GapCause
 from .backfill import Ask, Sleep, Window, describe
 from .closing import Closing, Held, Start
 from .counting import Counting, Places, Tagged
 from .cursor import Cursor
 from .extent import Beginning, like_others, missing_after
 from .gaps import Gaps
-from .history import Entry, History
+from .history import History
 from .plan import MOST_ROWS, Plan
 from .repair import Repair
 from .rows import Payload
@@ -87,6 +87,7 @@ class Union:
         self._gaps = gaps
         self._history = history
         self._plan = plan
+        self._least_full = plan.least_full
         self.counting = Counting({key: plan.readers[key] for key in plan.merged}, history)
         self.repair = Repair(
             plan,
@@ -159,20 +160,25 @@ class Union:
         if src is None:
             return
         src.heard = now
-        if not self.counting.on and self.repair.closing is None and not self.repair.stopped:
+        repair = self.repair
+        if not self.counting.on and repair.closing is None and not repair.stopped:
             src.first = src.first or now
-            self._deliver(source, raw, now)
-            if len(raw) >= self._plan.least_full:
+            if repair.holes:
+                repair.delivered(now)
+            if now > self._last:
+                self._last = now
+            self._out(source, raw, now, False)
+            if len(raw) >= self._least_full:
                 self._guard(raw, now)
             return
-        if self.repair.stopped:  # it is let go, and all of it will be asked for
+        if repair.stopped:  # it is let go, and all of it will be asked for
             src.first = src.first or now
             self._out(source, raw, now, False)
             return
         payload = Payload(raw)
         rows = self.counting.read(payload)
         self._look(src, rows, now)
-        closing = self.repair.closing
+        closing = repair.closing
         if closing is not None and closing.holding:
             closing.hold(Held(source, raw, now))
             if closing.size > self._hold:
@@ -424,7 +430,7 @@ class Union:
     def _too_little_kept(self, windows: Mapping[str, Window]) -> None:
         """So much came in lately that not all of it is kept: what is missing of its blocks cannot be told."""
         evicted: float | None = self._history.evicted_at
-        last: Entry | None = self._history.newest
+        last: Arrival | None = self._history.newest
         if evicted is None or last is None or evicted < last.at - REACH:
             return
         for key, window in windows.items():

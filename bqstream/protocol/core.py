@@ -50,6 +50,9 @@ Frames = Mapping[str, Handler]  # type -> handler
 _ALIVE = Alive()
 _BEAT = Alive(keepalive=True)
 _HAS_DATA = (b'{"data":{', b'{"data": {')  # begins so: no request error. The usual case, not examined.
+_KEY = b'"payload":'
+_RESULT = _KEY + _HAS_DATA[0]
+_HEAD_LIMIT = 128  # bytes within which it stands, or the frame is taken the long way
 
 
 class Core(ABC):
@@ -65,6 +68,8 @@ class Core(ABC):
         self._handlers = self.frames[State.NEW]
         self._issued = 0
         self._live: dict[str, bool] = {}  # id -> whether a payload has come; oldest first
+        self._heads: dict[bytes, str] = {}  # what stands before an operation's payloads -> its id …
+        self._known: dict[str, bytes] = {}  # … and the other way round
         self._ended_by: Verdict | None = None
 
     def init(self, payload: Mapping[str, Any] | None) -> bytes:
@@ -80,7 +85,7 @@ class Core(ABC):
         return name, envelope.frame(self.starts, name, request)
 
     def unsubscribe(self, name: str) -> tuple[bytes, ...]:
-        if self._live.pop(name, None) is None or self._state is State.OVER:
+        if self._over(name) is None or self._state is State.OVER:
             return ()
         return self.stop(name)
 
@@ -95,11 +100,18 @@ class Core(ABC):
     def receive(self, frame: bytes, *, binary: bool = False) -> Event:
         if binary:
             return self._break(1003, "a binary frame, which neither subprotocol has")
+        start = frame.find(_RESULT, 0, _HEAD_LIMIT)
+        name = self._heads.get(frame[:start]) if start > 0 else None
+        if name is not None and frame.endswith(b"}}") and b"\\" not in frame:
+            return Next(name, frame[start + len(_KEY) : -1])
         opened = envelope.opened(frame)
         if opened is None:
             return self._break(4400, "a frame that is no JSON object")
         handler = self._handlers.get(opened.type)
-        return _ALIVE if handler is None else handler(self, opened)
+        event = _ALIVE if handler is None else handler(self, opened)
+        if type(event) is Next and start > 0 and frame[start + len(_KEY) : -1] == event.payload:
+            self._learn(event.id, frame[:start])
+        return event
 
     def closed(self, code: int, reason: str) -> Verdict:
         acked = self._state is State.READY
@@ -142,12 +154,12 @@ class Core(ABC):
     def on_error(self, opened: Envelope) -> Event:
         if not opened.id:
             return self.on_stray_error(opened)
-        if self._live.pop(opened.id, None) is None:
+        if self._over(opened.id) is None:
             return _ALIVE
         return Errored(opened.id, envelope.error_list(opened.payload))
 
     def on_complete(self, opened: Envelope) -> Event:
-        if opened.id is None or self._live.pop(opened.id, None) is None:
+        if opened.id is None or self._over(opened.id) is None:
             return _ALIVE
         return Completed(opened.id)
 
@@ -167,7 +179,7 @@ class Core(ABC):
         """
         result = envelope.split_result(payload)
         if result is None:
-            del self._live[name]
+            self._over(name)
             return Errored(name, ({"message": "the service sent a payload that is no JSON object"},))
         data, errors = (bytes(part) for part in result)
         if errors in (b"", b"null") or data not in (b"", b"null"):
@@ -175,8 +187,25 @@ class Core(ABC):
         listed = envelope.error_list(errors)
         if data and classify_errors(listed).kind is Kind.OPERATION:
             return Next(name, payload)
-        del self._live[name]
+        self._over(name)
         return Errored(name, listed)
+
+    def _learn(self, name: str, head: bytes) -> None:
+        """A payload of this operation stood between ``head`` and the last brace: so the next ones can be cut out.
+
+        To scan each frame for the end of its payload costs a quarter of all that is done with it. A service writes them
+        all alike; that the payload is JSON is then seen where it is decoded.
+        """
+        if name not in self._known:
+            self._known[name] = head
+            self._heads[head] = name
+
+    def _over(self, name: str) -> bool | None:
+        """The operation is over: whether a payload had come, None where it was over already."""
+        head = self._known.pop(name, None)
+        if head is not None:
+            del self._heads[head]
+        return self._live.pop(name, None)
 
     def _was_ours(self, name: str | None) -> bool:
         """Whether an operation of this connection bore this id; others cannot have been stopped in vain."""
@@ -197,4 +226,7 @@ class Core(ABC):
         if state is None:
             raise RuntimeError(f"{cause} while the connection is {self._state.value}")
         self._state = state
+        if state is State.OVER:
+            self._heads.clear()
+            self._known.clear()
         self._handlers = self.frames[state]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from bqstream import Gap, Message, OperationFailed, UsageError
+from bqstream import Buffer, Gap, Message, OperationFailed, UsageError
+from bqstream.clock import Clock
+from bqstream.delivery.stream import Stream
 
 ERRORS = [{"message": "a cube failed"}]
 A, B = {"Hash": "a"}, {"Hash": "b"}
@@ -16,7 +18,25 @@ A, B = {"Hash": "a"}, {"Hash": "b"}
 
 def message(data: Any, *cubes: str, errors: Any = None) -> Message:
     payload = {"data": data} if errors is None else {"data": data, "errors": errors}
-    return Message(json.dumps(payload).encode(), at=0.0, link=1, cubes=cubes)
+    return message_of(json.dumps(payload).encode(), *cubes)
+
+
+def message_of(raw: bytes, *cubes: str, into: Any = None) -> Message:
+    stream = Stream(
+        Buffer(),
+        Clock(),
+        on_gap=lambda gap: None,
+        on_parked=lambda resumed: None,
+        on_ready=lambda: None,
+        on_room=lambda: None,
+        cubes=cubes,
+        into=into,
+    )
+    stream.joined(1, 0.0, grace=1.0, served=0.0)
+    stream.payload(1, raw, 0.0)
+    taken = stream.take()
+    assert taken is not None
+    return taken
 
 
 def test_rows_of_one_cube_are_its_elements() -> None:
@@ -60,17 +80,9 @@ def test_rows_of_a_cube_that_the_document_has_not_are_an_error_and_not_an_endles
 
 
 def test_a_payload_that_cannot_be_decoded_says_so_when_it_is_looked_at() -> None:
-    broken = Message(b'{"data":' + b"[" * 100_000, at=0.0, link=1)
+    broken = message_of(b'{"data":' + b"[" * 100_000)
     with pytest.raises(OperationFailed, match=r"message\.raw"):
         broken.rows()
-
-
-def test_a_message_that_belongs_to_no_subscription_has_no_checkpoint_and_no_forks() -> None:
-    alone = message({"EVM": {"Blocks": [A]}}, "Blocks")
-    assert (alone.forks, alone.undo, alone.replayed) == ((), None, False)
-    assert alone.size == len(alone.raw)
-    with pytest.raises(UsageError, match="belongs to no subscription"):
-        _ = alone.checkpoint
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bqstream import Message, Subscription, UsageError
+from bqstream import Buffer, Message, Subscription, UsageError
 from tests.unit.session.service import Service, settle
 from tests.unit.test_client import client_of, service_of
 from tests.virtual_time import virtual_time
@@ -85,8 +85,101 @@ async def test_a_cancelled_read_takes_no_message(turns: int) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         reading.cancel()
+        outcome: object
         (outcome,) = await asyncio.gather(reading, return_exceptions=True)
-        read = [outcome] if isinstance(outcome, Message) else []
+        read: list[Message] = [outcome] if isinstance(outcome, Message) else []
         while len(read) < 2:
             read.append(await anext(stream))
         assert [message.data["EVM"]["Blocks"] for message in read] == [[{"N": 1}], [{"N": 2}]]
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def numbers(batch: list[Message]) -> list[int]:
+    return [row["N"] for message in batch for row in message.rows("Blocks")]
+
+
+@virtual_time
+async def test_a_batch_holds_as_many_messages_as_wait_up_to_its_bound() -> None:
+    async with subscribed() as (stream, service):
+        for number in range(5):
+            service.publish(block(number))
+        batches = stream.message_batches(messages=3, seconds=60)
+        assert numbers(await anext(batches)) == [0, 1, 2]
+        start = asyncio.get_running_loop().time()
+        assert numbers(await anext(batches)) == [3, 4]
+        assert asyncio.get_running_loop().time() - start == pytest.approx(60)
+
+
+@virtual_time
+async def test_a_batch_without_a_time_is_waited_for_until_it_is_full() -> None:
+    async with subscribed() as (stream, service):
+        reading = asyncio.ensure_future(anext(stream.message_batches(messages=2, seconds=None)))
+        service.publish(block(1))
+        await asyncio.sleep(3600)
+        service.publish(block(2))
+        assert numbers(await reading) == [1, 2]
+
+
+@virtual_time
+async def test_what_a_cancelled_read_had_taken_comes_with_the_next_batch() -> None:
+    async with subscribed() as (stream, service):
+        service.publish(block(1))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream.message_batches(messages=2, seconds=None)), 10)
+        service.publish(block(2))
+        service.publish(block(3))
+        assert numbers(await anext(stream.message_batches(messages=5, seconds=1))) == [1, 2, 3]
+
+
+@virtual_time
+async def test_the_last_batch_comes_before_the_end_and_before_an_error() -> None:
+    async with subscribed() as (stream, service):
+        service.publish(block(1))
+        service.publish(block(2))
+        batches = stream.message_batches(seconds=60)
+        reading = asyncio.ensure_future(anext(batches))
+        await settle()
+        await stream.aclose()
+        assert numbers(await reading) == [1, 2]
+        assert [batch async for batch in batches] == []
+
+
+@virtual_time
+async def test_a_batch_is_not_larger_than_what_may_wait() -> None:
+    async with client_of() as client, client.subscribe(DOCUMENT, buffer=Buffer(bytes=2000)) as stream:
+        await settle()
+        for _ in range(3):
+            service_of(client).publish(block(*range(100)))
+        assert len(await anext(stream.message_batches(seconds=60))) == 2
+
+
+@virtual_time
+async def test_a_checkpoint_counts_nothing_of_the_batch_in_hand() -> None:
+    text = "subscription { EVM { Blocks { Block { Number Hash Time } } } }"
+
+    def one(number: int) -> str:
+        at = {"Number": str(number), "Hash": f"0x{number}", "Time": "2023-11-14T22:13:20Z"}
+        return json.dumps({"EVM": {"Blocks": [{"Block": at}]}})
+
+    async with subscribed(text) as (stream, service):
+        batches = stream.message_batches(messages=2)
+        for number in range(4):
+            service.publish(one(number))
+        before = stream.checkpoint
+        first = await anext(batches)
+        assert stream.checkpoint == before
+        after = first[-1].checkpoint
+        await anext(batches)
+        assert stream.checkpoint == after
+
+
+@pytest.mark.parametrize(
+    "given", [{"messages": 0}, {"seconds": 0}, {"seconds": float("nan")}, {"messages": 1.5}]
+)
+@virtual_time
+async def test_a_batch_of_nothing_is_refused(given: dict[str, Any]) -> None:
+    async with subscribed() as (stream, _):
+        with pytest.raises(UsageError):
+            stream.message_batches(**given)

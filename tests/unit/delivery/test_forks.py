@@ -7,7 +7,7 @@ import json
 from bqstream.delivery.enlarge import Reader
 from bqstream.delivery.forks import Forks
 from bqstream.delivery.history import History
-from bqstream.message import Fork, Undo
+from bqstream.message import Arrival, Fork, Undo
 
 READER = Reader(kind="number", at=("Block", "Number"), branch=("bqs_Block", "Hash"), hidden=("bqs_Block",))
 
@@ -25,8 +25,8 @@ class Chain:
             for height, branch, value in rows
         ]
         raw = json.dumps({"data": {"EVM": {"A": found}}}).encode()
-        self.history.add(raw, 0.0)
-        self.history.take(len(raw), 0.0)
+        self.history.add(Arrival(raw, 0.0, 1))
+        self.history.take(Arrival(raw, 0.0, 1))
         return self.history.last
 
     def undone(self, number: int) -> list[int] | None:
@@ -93,6 +93,6 @@ def test_two_forks_in_a_row_take_back_each_branch_once() -> None:
 def test_rows_that_show_no_hash_are_never_taken_back() -> None:
     history = History()
     forks = Forks({"A": Reader(kind="time", at=("Block", "Time"))}, history)
-    history.add(b'{"data":{"EVM":{"A":[{"Block":{"Time":"2026-01-01T00:00:00Z"}}]}}}', 0.0)
+    history.add(Arrival(b'{"data":{"EVM":{"A":[{"Block":{"Time":"2026-01-01T00:00:00Z"}}]}}}', 0.0, 1))
     assert forks.at(1) == ()
     assert forks.undo(1) is None

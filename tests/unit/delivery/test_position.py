@@ -11,7 +11,7 @@ from bqstream.clock import Clock
 from bqstream.delivery.gaps import Gaps
 from bqstream.delivery.history import History
 from bqstream.delivery.position import Position
-from bqstream.message import Gap
+from bqstream.message import Arrival, Gap
 
 GRACE = 5.0
 
@@ -37,8 +37,8 @@ class Story:
         )
 
     def _deliver(self, source: int, raw: bytes, at: float) -> None:
-        self.history.add(raw, at)
-        self.history.take(len(raw), at)
+        self.history.add(Arrival(raw, at, 1))
+        self.history.take(Arrival(raw, at, 1))
         self.out.append(raw)
         self.sources.append(source)
 

@@ -1,0 +1,91 @@
+"""Payloads decoded for the user: past hidden fields, and straight into a type of the user's own where one is given.
+
+A field that the type does not name is passed over, which costs a fraction of decoding it and taking it out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from ..errors import UsageError
+from ..message import Content
+from .plan import Plan
+
+Decode = Callable[[bytes], Content]
+
+_anything: Decode = msgspec.json.Decoder(Content[Any]).decode
+
+
+def decoder(plan: Plan | None, into: Any = None) -> Decode:
+    """What decodes the payloads of a document; ``into`` is the type of their ``data``, None for dicts and lists.
+
+    It raises one of ``UNREADABLE`` for what is no JSON or no such type. Raises UsageError for a type that cannot be
+    decoded into.
+    """
+    hides = plan is not None and plan.hides
+    if into is None:
+        return _past_hidden(plan) if plan is not None and hides else _anything
+    typed = _typed(into)
+    if plan is None or not hides or _passes_over(into, plan):
+        return typed
+    return lambda raw: typed(plan.shown(raw))
+
+
+@lru_cache(maxsize=256)
+def _typed(into: Any) -> Decode:
+    try:
+        decode: Decode = msgspec.json.Decoder(Content[into]).decode
+        custom = isinstance(inspect.type_info(into), inspect.CustomType)
+        said = "give a msgspec Struct, a dataclass or a TypedDict"
+    except (TypeError, NameError) as error:
+        custom, said = True, str(error)
+    if custom:
+        raise UsageError(f"type={getattr(into, '__name__', into)}: {said}")
+    return decode
+
+
+def _past_hidden(plan: Plan) -> Decode:
+    selected = _typed(plan.selected)
+
+    def decode(raw: bytes) -> Content:
+        try:
+            return selected(raw)
+        except msgspec.ValidationError:  # rows that are no list of objects
+            content = _anything(raw)
+            plan.strip(content.data)
+            return content
+
+    return decode
+
+
+def _passes_over(into: Any, plan: Plan) -> bool:
+    """Whether no hidden field can get into what is decoded, nor break it: each row is of a type that names its fields
+    and lets others be."""
+    return all(
+        _names_its_own(inspect.type_info(into), (plan.shape.key, key))
+        for key, reader in plan.readers.items()
+        if reader.hidden
+    )
+
+
+def _names_its_own(node: inspect.Type, path: tuple[str, ...]) -> bool:
+    match node:
+        case inspect.UnionType(kinds):
+            return all(_names_its_own(kind, path) for kind in kinds)
+        case inspect.NoneType():
+            return True
+        case inspect.ListType(item) | inspect.VarTupleType(item) | inspect.CollectionType(item):
+            return not path and _names_its_own(item, path)
+        case inspect.StructType() | inspect.TypedDictType() | inspect.DataclassType():
+            if getattr(node, "forbid_unknown_fields", False) or getattr(node, "array_like", False):
+                return False
+            if not path:
+                return True
+            found = [field for field in node.fields if field.encode_name == path[0]]
+            return all(_names_its_own(field.type, path[1:]) for field in found)
+    return False
