@@ -23,8 +23,8 @@ class History:
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
     a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
-    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. The
-    reader says by ``done`` what it has no more in hand.
+    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. What
+    came from ``needed`` on is kept, whatever its age and size.
     """
 
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
@@ -36,7 +36,7 @@ class History:
         self.first = 1
         self.last = 0  # the newest payload's number; 0 before there is one
         self.taken = 0
-        self.done = 0  # the newest that the reader is done with
+        self.needed = 0  # what was taken after this one is in the reader's hands
         self.evicted_at: float | None = None  # when the newest that is not kept any more came in
 
     def __len__(self) -> int:
@@ -67,11 +67,11 @@ class History:
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
             tail.append(ring.popleft())
         # What the reader has in hand and the one before: a checkpoint may be taken after each.
-        while tail and self.first < self.done:
+        while tail and self.first < self.needed:
             if (pinned or tail[0].at >= tail[-1].at - SPAN) and self.size <= self._limit:
                 break
             self._evict(tail.popleft())
-        while self.size > self._limit and self.first < self.done:
+        while self.size > self._limit and self.first < self.needed:
             self._evict(ring.popleft())
 
     def _evict(self, entry: Arrival) -> None:

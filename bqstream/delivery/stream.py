@@ -85,6 +85,7 @@ class Stream:
         self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
+        self._done = 0  # the number of the last message that the reader is done with
         self._error: Exception | None = None
         self.messages = 0
         self.dropped = 0
@@ -124,7 +125,7 @@ class Stream:
         reader still has those in hand that it took before."""
         history = self._history
         if not more:
-            history.done = history.taken
+            self._done = history.needed = history.taken
         arrival = self._buffer.take()
         if arrival is None:
             return None
@@ -137,7 +138,7 @@ class Stream:
 
     def safe(self) -> Checkpoint:
         """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""
-        return self.checkpoint(self._history.done)
+        return self.checkpoint(self._done)
 
     def checkpoint(self, number: int) -> Checkpoint:
         """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""
@@ -331,6 +332,7 @@ class Stream:
         if (
             not self._buffer.parked
         ):  # the oldest of those that waited, and by choice: it will not be asked for
+            self._history.needed = self._history.taken
             self._history.take(arrival)
         if self._slow is None:
             self._name_slowness(arrival.at, "the reader was too slow: the oldest messages were let go")

@@ -16,7 +16,7 @@ def payload(**cubes: list[int]) -> bytes:
 
 
 def taken(history: History, arrival: Arrival) -> None:
-    history.done = history.taken
+    history.needed = history.taken
     history.take(arrival)
 
 
