@@ -431,7 +431,7 @@ class Client:
         self._open[key] = (operation, stream)
         session.add(operation)
         try:
-            await operation.settled.wait()
+            await operation.settled
             if operation.error is not None:
                 raise operation.error
         except BaseException:

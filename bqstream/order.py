@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -44,15 +45,12 @@ class Order:
     into: Any = None
 
     def plan(self, *, hidden: bool) -> Plan:
-        """How its rows are read, merged and asked for again."""
-        return Plan.make(
-            self.document,
-            self.variables,
-            backfill=self.backfill,
-            dataset=self.dataset,
-            identity=self.identity,
-            hidden=hidden,
-        )
+        """How its rows are read, merged and asked for again; one plan for all that ask for the same."""
+        options = self.backfill, self.dataset, hidden
+        if self.identity:
+            return _plan(self.document, self.variables, self.identity, *options)
+        variables = msgspec.json.encode(self.variables or {})
+        return _shared_plan(self.document, variables, self.identity, *options)
 
     def resumes(self, plan: Plan) -> bool:
         """Whether ``plan`` tells rows apart as the checkpoint does that it goes on from."""
@@ -130,12 +128,38 @@ class Order:
         raise UsageError(f"since={self.since!r}: give a time, an age (timedelta) or a block's number")
 
 
+def _plan(
+    document: Document,
+    variables: Mapping[str, Any] | None,
+    identity: Identities,
+    backfill: bool,
+    dataset: Dataset,
+    hidden: bool,
+) -> Plan:
+    return Plan.make(
+        document, variables, backfill=backfill, dataset=dataset, identity=identity, hidden=hidden
+    )
+
+
+@lru_cache(maxsize=256)
+def _shared_plan(document: Document, variables: bytes, *options: Any) -> Plan:
+    return _plan(document, msgspec.json.decode(variables), *options)
+
+
 def request_of(document: Document, variables: Mapping[str, Any] | None, text: str | None = None) -> bytes:
     """The JSON text of the request for ``document``, or for ``text`` in its place. Raises UsageError for variables
     that are no mapping of JSON values."""
     if isinstance(variables, Mapping):
         variables = {**document.values, **variables}
-    return request(text or document.text, variables or document.values or None, document.operation_name)
+    return _one(
+        request(text or document.text, variables or document.values or None, document.operation_name)
+    )
+
+
+@lru_cache(maxsize=256)
+def _one(request: bytes) -> bytes:
+    """The same object for all that are equal, since thousands may subscribe the same."""
+    return request
 
 
 def _shown(seconds: float) -> str:

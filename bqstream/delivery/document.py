@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -49,8 +50,8 @@ class Document:
     variables: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def parse(cls, source: str | Path | Any, operation_name: str | None = None) -> Self:
+    @staticmethod
+    def parse(source: str | Path | Any, operation_name: str | None = None) -> Document:
         """Read text, a ``Path`` of a file, or what ``gql.gql`` gives (a document in version 3, a request in 4).
 
         Raises:
@@ -58,21 +59,11 @@ class Document:
                 field in a subscription, which takes one (subscriptions/subscription).
             UsageError: the file cannot be read, or ``source`` is something else.
         """
-        text, node, values = _read(source)
-        asked = operation_name or getattr(source, "operation_name", None)
-        operation, fragments = operation_of(node, asked)
-        kind: Kind = operation.operation.value
-        roots = list(_fields(operation.selection_set, fragments))
-        keys = list(dict.fromkeys(map(response_key, roots)))
-        if kind == "subscription" and len(keys) != 1:
-            raise DocumentRefused(
-                f"a subscription has one root field, and this one has {len(keys)}: {', '.join(keys)}; many cubes "
-                "under one root are fine, several roots need a subscription each" + _place(text, roots[-1])
-            )
-        below = (_fields(root.selection_set, fragments) for root in roots)
-        cubes = dict.fromkeys(response_key(cube) for found in below for cube in found)
-        cubes.pop("__typename", None)
-        return cls(text, kind, asked, keys[0], tuple(cubes), _variables(operation), values)
+        known = isinstance(source, str) and isinstance(operation_name, str | None)
+        return (_parsed if known else _document)(source, operation_name)
+
+    def __hash__(self) -> int:
+        return hash((self.text, self.operation_name))
 
     def require(self, kind: Literal["subscription", "query"]) -> None:
         """Raise DocumentRefused, saying what to use instead, unless the operation is of this kind."""
@@ -103,6 +94,27 @@ class Document:
 
 
 # ---------------------------------------------------------------------- reading
+
+
+def _document(source: Any, operation_name: str | None) -> Document:
+    text, node, values = _read(source)
+    asked = operation_name or getattr(source, "operation_name", None)
+    operation, fragments = operation_of(node, asked)
+    kind: Kind = operation.operation.value
+    roots = list(_fields(operation.selection_set, fragments))
+    keys = list(dict.fromkeys(map(response_key, roots)))
+    if kind == "subscription" and len(keys) != 1:
+        raise DocumentRefused(
+            f"a subscription has one root field, and this one has {len(keys)}: {', '.join(keys)}; many cubes "
+            "under one root are fine, several roots need a subscription each" + _place(text, roots[-1])
+        )
+    below = (_fields(root.selection_set, fragments) for root in roots)
+    cubes = dict.fromkeys(response_key(cube) for found in below for cube in found)
+    cubes.pop("__typename", None)
+    return Document(text, kind, asked, keys[0], tuple(cubes), _variables(operation), values)
+
+
+_parsed = lru_cache(maxsize=256)(_document)  # of text
 
 
 def _read(source: Any) -> tuple[str, DocumentNode, Mapping[str, Any]]:

@@ -23,8 +23,8 @@ class History:
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
     a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
-    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. What
-    came from ``needed`` on is kept, whatever its age and size.
+    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken; from
+    ``needed`` on all is kept, whatever its age and size.
     """
 
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:

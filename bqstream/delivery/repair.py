@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -69,7 +68,7 @@ class Repair:
         self.holes: dict[str, int] = {}  # gaps that cannot be closed and end with the next delivery
         self.closing: Closing | None = None
         self.stopped = False  # nothing is asked for or delivered: the reader is parked
-        self.floors: deque[Floor] = deque()
+        self.floors: list[Floor] = []
         self.backfilled = 0
         self.queries = 0
 
@@ -256,4 +255,4 @@ class Repair:
         """From the newest payload on, checkpoints begin where rows may be missing now."""
         self.floors.append(Floor(self._history.last, floors, self.holding))
         while len(self.floors) > 1 and self.floors[1].number < self._history.first:
-            self.floors.popleft()
+            self.floors.pop(0)

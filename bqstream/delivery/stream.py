@@ -113,8 +113,8 @@ class Stream:
             cubes=self.cubes,
         )
         self._floors = () if self._merge.union is None else self._merge.union.repair.floors
-        self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock, self._start)
-        self._forks = Forks(plan.readers if plan is not None else {}, self._history)
+        self._marks: Marks | None = None  # made when they are asked for, like the forks
+        self._forks: Forks | None = None
         self._gaps.clear()
         self._begun = False
 
@@ -133,7 +133,7 @@ class Stream:
         history.take(arrival, pinned=bool(self._floors) and self._merge.lacks(history.taken))
         message: Message = Message(arrival, self, history.taken)
         if self._undo:
-            message.undo = self._forks.undo(history.taken)
+            message.undo = self._found_forks().undo(history.taken)
         return message
 
     def safe(self) -> Checkpoint:
@@ -142,11 +142,20 @@ class Stream:
 
     def checkpoint(self, number: int) -> Checkpoint:
         """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""
+        if self._marks is None:
+            self._marks = Marks(
+                self._fingerprint, self._history, self._merge.union, self._clock, self._start
+            )
         return self._marks.at(number)
 
     def forks(self, number: int) -> tuple[Fork, ...]:
         """Which blocks of message ``number`` took others' places."""
-        return self._forks.at(number)
+        return self._found_forks().at(number)
+
+    def _found_forks(self) -> Forks:
+        if self._forks is None:
+            self._forks = Forks(self._plan.readers if self._plan is not None else {}, self._history)
+        return self._forks
 
     def ahead(self) -> float:
         """What the wall clock is ahead of the monotonic one; seconds."""

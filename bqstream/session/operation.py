@@ -61,7 +61,9 @@ class Operation:
     receiver: Receiver
     served: bool = False
     refusals: int = 0
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
     error: Exception | None = None
     fallback: Callable[[], bytes | None] | None = None
 
@@ -78,6 +80,6 @@ class Operation:
 
     def settle(self, error: Exception | None = None) -> None:
         """It was started on a link for the first time, or failed before."""
-        if not self.settled.is_set():
+        if not self.settled.done():
             self.error = error
-            self.settled.set()
+            self.settled.set_result(None)

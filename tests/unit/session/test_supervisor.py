@@ -84,10 +84,10 @@ async def test_without_operations_nothing_is_dialled() -> None:
 async def test_the_first_operation_dials_and_is_started_once_after_the_ack() -> None:
     async with world() as w:
         operation = w.add()
-        assert not operation.settled.is_set()
+        assert not operation.settled.done()
         await settle()
         assert w.service.newest.words == ["connection_init", "subscribe"]
-        assert operation.settled.is_set()
+        assert operation.settled.done()
         assert operation.error is None
         assert w.supervisor.state is State.LIVE
         assert [event.subprotocol for event in w.told(events.Connected)] == [MODERN]
@@ -557,7 +557,7 @@ async def test_what_nothing_can_mend_fails_all_and_a_later_operation_begins_anew
         await settle()
         for operation in operations:
             assert isinstance(error_of(operation), error)
-            assert operation.settled.is_set()
+            assert operation.settled.done()
         assert w.supervisor.state is State.IDLE
         later = w.add()
         await settle()
@@ -630,7 +630,7 @@ async def test_an_operation_added_the_moment_a_link_ends_is_not_told_that_it_was
         while not link.ended:  # noqa: ASYNC110
             await asyncio.sleep(0)
         operation = w.add()
-        assert not operation.settled.is_set()
+        assert not operation.settled.done()
         await asyncio.sleep(1.1)
         assert recorder(operation).calls == [("joined", 2)]
 
