@@ -32,8 +32,8 @@ class Counting:
     """
 
     def __init__(self, readers: Mapping[str, Reader], history: History) -> None:
-        self.readers = dict(readers)
-        self.void: set[str] = set()  # cubes whose key turned out to be none
+        self.readers = readers
+        self.void: frozenset[str] = frozenset()  # cubes whose key turned out to be none
         self.known: dict[str, list[Known]] = {}
         self._history = history
         self._tallies: dict[str, Tally] = {}
@@ -93,8 +93,8 @@ class Counting:
 
     def avoid(self, key: str) -> None:
         """The cube's key is none."""
-        self.void.add(key)
-        self.readers[key] = self.readers[key].by_content
+        self.void |= {key}
+        self.readers = {**self.readers, key: self.readers[key].by_content}
 
     def contradicted(self, rows: Tagged, waiting: Iterable[bytes], *, queried: bool = False) -> list[str]:
         """Cubes of which these rows show that their key is none: they are compared by content from now on.

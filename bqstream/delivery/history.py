@@ -30,7 +30,7 @@ class History:
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
         self._seconds = seconds
         self._limit = size
-        self._tail: deque[Arrival] = deque()  # what came before …
+        self._tail: deque[Arrival] | tuple[()] = ()  # what came before …
         self._ring: deque[Arrival] = deque()  # … the last ``seconds``, and what waits
         self.size = 0  # of what was taken
         self.first = 1
@@ -64,6 +64,8 @@ class History:
         oldest = -math.inf if pinned else arrival.at - self._seconds
         if not tail and ring[0].at >= oldest and self.size <= self._limit:
             return  # the usual case
+        if not isinstance(tail, deque):
+            tail = self._tail = deque()
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
             tail.append(ring.popleft())
         # What the reader has in hand and the one before: a checkpoint may be taken after each.

@@ -106,6 +106,11 @@ class Plan:
         """Whether rows come with fields that the user did not ask for."""
         return self.text is not self.document.text
 
+    @cached_property
+    def told(self) -> Mapping[str, Reader]:
+        """The readers of the cubes that are merged row by row."""
+        return {key: self.readers[key] for key in self.merged}
+
     # ------------------------------------------------------------------ payloads
 
     @cached_property

@@ -88,7 +88,7 @@ class Union:
         self._history = history
         self._plan = plan
         self._least_full = plan.least_full
-        self.counting = Counting({key: plan.readers[key] for key in plan.merged}, history)
+        self.counting = Counting(plan.told, history)
         self.repair = Repair(
             plan,
             gaps,
