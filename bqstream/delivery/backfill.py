@@ -347,12 +347,12 @@ class Backfill:
 def _past(walk: Walk, answer: Answer, served: float) -> bool:
     """Whether the unfiltered head is past the window's upper end; its own block may still be incomplete."""
     window = walk.window
+    if walk.by_time and window.till is not None:  # the head may be one interval's for an hour
+        return served > window.till + LAST_LOOK
     if window.high is not None:
         return answer.head is not None and window.high < answer.head
     if window.till is None:
         return True
-    if walk.by_time:
-        return served > window.till + LAST_LOOK
     return answer.head_time is not None and answer.head_time > window.till
 
 

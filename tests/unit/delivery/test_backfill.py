@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from bqstream.delivery.ask import Answer, Range
-from bqstream.delivery.backfill import LEAST_CAP, STUCK, Ask, Backfill, Sleep, Window
+from bqstream.delivery.backfill import LAST_LOOK, LEAST_CAP, STUCK, Ask, Backfill, Sleep, Window
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.enlarge import Reader
 
@@ -211,3 +211,13 @@ def test_a_query_side_that_stands_still_is_given_up_after_a_while_and_one_that_m
     while not story.walk.stuck(story.now):
         story.answered(answer([], head=99))
     assert story.now < 4 * STUCK + 90 * 4
+
+
+def test_intervals_that_run_for_long_are_closed_by_time_though_the_head_stays_where_it_is() -> None:
+    story = Story(Window(low=at(5), high=at(6), till=3), by_time=["A"])
+    while not story.walk.over:
+        assert story.now < 3 + 3 * LAST_LOOK, "the next interval begins in an hour"
+        low = story.asked().low
+        story.answered(answer([block for block in (5, 6) if low is not None and block >= low.value], head=6))
+    assert story.now > 3 + LAST_LOOK
+    assert sorted(story.got) == [5, 6]
