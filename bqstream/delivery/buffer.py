@@ -59,7 +59,9 @@ class Buffer:
             return False
         if not fits and self._limits.overflow == "drop_oldest":
             while self.waiting and not self._fits(arrival):
-                self._drop(self._popleft())
+                oldest = self.waiting.popleft()
+                self.bytes -= len(oldest.raw)
+                self._drop(oldest)
             self._strained = True
         elif not fits and not self._fits(arrival, OVERRUN_MESSAGES, OVERRUN_BYTES):
             self.park()
@@ -81,21 +83,20 @@ class Buffer:
         """The message that has waited longest; None when none waits."""
         if not self.waiting:
             return None
-        arrival = self._popleft()
-        if self._strained and 2 * len(self) <= self._limits.messages and 2 * self.bytes <= self._limits.bytes:
+        arrival = self.waiting.popleft()
+        self.bytes -= len(arrival.raw)
+        if self._strained:
+            self._relax()
+        return arrival
+
+    def _relax(self) -> None:
+        self._look()
+        if 2 * len(self) <= self._limits.messages and 2 * self.bytes <= self._limits.bytes:
             self._strained = False
             if self.parked:
                 self.parked = False
                 self._on_parked(True)
             self._on_room()
-        return arrival
-
-    def _popleft(self) -> Arrival:
-        arrival = self.waiting.popleft()
-        self.bytes -= len(arrival.raw)
-        if self.full:
-            self._look()
-        return arrival
 
     def _look(self) -> None:
         self.full = len(self.waiting) >= self._limits.messages or self.bytes >= self._limits.bytes

@@ -62,8 +62,10 @@ class History:
         self.taken += 1
         tail, ring = self._tail, self._ring
         oldest = -math.inf if pinned else arrival.at - self._seconds
-        if not tail and ring[0].at >= oldest and self.size <= self._limit:
-            return  # the usual case
+        if not tail and ring[0].at >= oldest:  # the usual case: nothing is too old
+            while self.size > self._limit and self.first < self.needed:
+                self._evict(ring.popleft())
+            return
         if not isinstance(tail, deque):
             tail = self._tail = deque()
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:

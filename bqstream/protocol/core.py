@@ -50,6 +50,7 @@ Frames = Mapping[str, Handler]  # type -> handler
 _ALIVE = Alive()
 _BEAT = Alive(keepalive=True)
 _HAS_DATA = (b'{"data":{', b'{"data": {')  # begins so: no request error. The usual case, not examined.
+_BRACE, _BACKSLASH = b"}\\"
 _KEY = b'"payload":'
 _RESULT = _KEY + _HAS_DATA[0]
 _HEAD_LIMIT = 128  # bytes within which it stands, or the frame is taken the long way
@@ -102,7 +103,7 @@ class Core(ABC):
             return self._break(1003, "a binary frame, which neither subprotocol has")
         start = frame.find(_RESULT, 0, _HEAD_LIMIT)
         name = self._heads.get(frame[:start]) if start > 0 else None
-        if name is not None and frame.endswith(b"}}") and b"\\" not in frame:
+        if name is not None and frame[-2] == _BRACE == frame[-1] and _BACKSLASH not in frame:
             return Next(name, frame[start + len(_KEY) : -1])
         opened = envelope.opened(frame)
         if opened is None:

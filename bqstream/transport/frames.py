@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _TEXT = 0x81  # FIN and opcode 1, no extension's bit
+_SHORT = 126  # the size follows in two bytes
 _CONTROL = (0x88, 0x89, 0x8A)  # close, ping, pong; at most 125 bytes
 
 
@@ -45,6 +46,14 @@ class Frames:
         place, end, limit = 0, len(data), self._limit
         missing = 0
         while self.simple and not self.paused:
+            start = place + 4
+            if start <= end and data[place] == _TEXT and data[place + 1] == _SHORT:  # the usual case
+                stop = start + (data[place + 2] << 8 | data[place + 3])
+                payload = data[start:stop]
+                if stop <= end and payload.isascii() and stop - start <= limit:
+                    place = stop
+                    self.text(payload, False)
+                    continue
             start = place + 2
             if start > end:
                 missing = start - end
