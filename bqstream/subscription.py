@@ -102,13 +102,15 @@ class Subscription(Generic[T]):
             size += message.size
 
     async def _wait(self, *, more: bool = False) -> Message[T]:
-        """The next message, where none is ready or others shall have their turn first."""
+        """The next message, where none was ready or others shall have their turn first."""
         self._reading = True
         try:
             if self._unfair >= FAIRNESS:
-                self._unfair = 0
                 await asyncio.sleep(0)
+            elif not (self._closed or self._stream.ended):
+                await self._woken()
             while True:
+                self._unfair = 0
                 if self._closed:
                     raise StopAsyncIteration
                 message = self._stream.take(more=more)
@@ -118,14 +120,14 @@ class Subscription(Generic[T]):
                     if self._stream.error is not None:
                         raise self._stream.error.with_traceback(None)  # else it grows with every read
                     raise StopAsyncIteration
-                self._unfair = 0
-                self._waiter = asyncio.get_running_loop().create_future()
-                try:
-                    await self._waiter
-                finally:
-                    self._waiter = None
+                await self._woken()
         finally:
             self._reading = False
+
+    def _woken(self) -> asyncio.Future[None]:
+        """Done when there is something to read; made anew for each wait."""
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
 
     def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
         """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
