@@ -151,9 +151,7 @@ def request_of(document: Document, variables: Mapping[str, Any] | None, text: st
     that are no mapping of JSON values."""
     if isinstance(variables, Mapping):
         variables = {**document.values, **variables}
-    return _one(
-        request(text or document.text, variables or document.values or None, document.operation_name)
-    )
+    return _one(request(text or document.text, variables or document.values or None, document.operation_name))
 
 
 @lru_cache(maxsize=256)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .. import config
 from ..config import MEBIBYTE
@@ -44,13 +44,18 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.waiting)
 
+    def put_all(self, arrivals: Sequence[Arrival]) -> bool:
+        """Take all of them in, the usual case; False, and none is taken, where they might fill it or be let go."""
+        limits, waiting = self._limits, self.waiting
+        size = self.bytes + sum([len(arrival.raw) for arrival in arrivals])
+        if self.parked or size >= limits.bytes or len(waiting) + len(arrivals) >= limits.messages:
+            return False
+        waiting.extend(arrivals)
+        self.bytes = size
+        return True
+
     def put(self, arrival: Arrival) -> bool:
         """Take ``arrival`` in, or let go what the policy says; False where the policy is "error" and it overflows."""
-        limits, waiting, size = self._limits, self.waiting, self.bytes + len(arrival.raw)
-        if size < limits.bytes and len(waiting) + 1 < limits.messages and not self.parked:
-            waiting.append(arrival)  # the usual case, and not full with it
-            self.bytes = size
-            return True
         if self.parked:
             self._drop(arrival)
             return True

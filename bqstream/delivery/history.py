@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 
 from msgspec.structs import replace
@@ -23,8 +23,8 @@ class History:
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
     a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
-    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken; from
-    ``needed`` on all is kept, whatever its age and size.
+    numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. All
+    from ``needed`` on is kept, whatever its age and size.
     """
 
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
@@ -54,6 +54,15 @@ class History:
             arrival = replace(arrival, at=ring[-1].at)
         ring.append(arrival)
         self.last += 1
+
+    def add_all(self, arrivals: Sequence[Arrival]) -> None:
+        """They came at once, and wait for the reader."""
+        if self._ring and arrivals[0].at < self._ring[-1].at:
+            for arrival in arrivals:
+                self.add(arrival)
+        else:
+            self._ring.extend(arrivals)
+            self.last += len(arrivals)
 
     def take(self, arrival: Arrival, *, pinned: bool = False) -> None:
         """The reader took the oldest that waited, or it was let go for good. ``pinned``: nothing is let go for its

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..config import MEBIBYTE
 from ..message import Crossed, GapCause
@@ -78,6 +78,10 @@ class Merge:
             self.payload = self.position.payload
         else:
             self.payload = self.union.payload if self.position is None else self._both
+
+    def passes(self, source: int, raws: Sequence[bytes], now: float) -> bool:
+        """Whether these are to be delivered as they came, and ``payload`` need not be asked."""
+        return self.position is None and self.union is not None and self.union.passes(source, raws, now)
 
     @property
     def merged(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,9 +143,7 @@ class Stream:
     def checkpoint(self, number: int) -> Checkpoint:
         """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""
         if self._marks is None:
-            self._marks = Marks(
-                self._fingerprint, self._history, self._merge.union, self._clock, self._start
-            )
+            self._marks = Marks(self._fingerprint, self._history, self._merge.union, self._clock, self._start)
         return self._marks.at(number)
 
     def forks(self, number: int) -> tuple[Fork, ...]:
@@ -253,12 +251,28 @@ class Stream:
                 self._merge.begin(self._start)
         self._merge.joined(source, now, grace, served)
 
-    def payload(self, source: int, raw: bytes, now: float) -> bool:
-        """Take one payload; False says that the buffer is full and reading had better stop for a while."""
-        if self._over:
-            return True
-        self._merge.payload(source, raw, now)
-        return not self._buffer.full or self._has_room()
+    def payloads(self, source: int, raws: Sequence[bytes], now: float) -> bool:
+        """Take payloads that came at once, in order; False says that the buffer is full and reading had better stop for
+        a while."""
+        if not self._over and not (
+            self._merge.passes(source, raws, now) and self._take_in(source, raws, now)
+        ):
+            for raw in raws:
+                if not self._over:
+                    self._merge.payload(source, raw, now)
+        return self._over or not self._buffer.full or self._has_room()
+
+    def _take_in(self, source: int, raws: Sequence[bytes], now: float) -> bool:
+        """Have payloads that pass untouched wait for the reader; False where not all of them have room."""
+        buffer = self._buffer
+        arrivals = [Arrival(raw, now, source) for raw in raws]
+        if not buffer.put_all(arrivals):
+            return False
+        self._history.add_all(arrivals)
+        self._last_in = now
+        if len(buffer.waiting) == len(arrivals):  # a reader waits for no other
+            self._on_ready()
+        return True
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
         """Whether every source older than ``source`` may go without a row being lost."""

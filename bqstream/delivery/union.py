@@ -8,7 +8,7 @@ for (`Repair`). Pure: time is passed in, what comes out goes to callables.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
@@ -154,6 +154,24 @@ class Union:
             self._count_from(now - self.lag)
         self._ask(now, soon=first)
 
+    def passes(self, source: int, raws: Sequence[bytes], now: float) -> bool:
+        """Whether ``source`` brought these in steady state, so that all of them are to be delivered as they came."""
+        repair, src = self.repair, self._live.get(source)
+        if (
+            src is None
+            or self.counting.on
+            or repair.closing is not None
+            or repair.stopped
+            or repair.holes
+            or max(map(len, raws)) >= self._least_full
+        ):
+            return False
+        src.heard = now
+        src.first = src.first or now
+        if now > self._last:
+            self._last = now
+        return True
+
     def payload(self, source: int, raw: bytes, now: float) -> None:
         """``source`` brought ``raw``; a source that has gone, or was never started, is not listened to."""
         src = self._live.get(source)
@@ -163,11 +181,7 @@ class Union:
         repair = self.repair
         if not self.counting.on and repair.closing is None and not repair.stopped:
             src.first = src.first or now
-            if repair.holes:
-                repair.delivered(now)
-            if now > self._last:
-                self._last = now
-            self._out(source, raw, now, False)
+            self._deliver(source, raw, now)
             if len(raw) >= self._least_full:
                 self._guard(raw, now)
             return

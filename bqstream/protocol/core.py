@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from . import envelope
@@ -101,18 +101,36 @@ class Core(ABC):
     def receive(self, frame: bytes, *, binary: bool = False) -> Event:
         if binary:
             return self._break(1003, "a binary frame, which neither subprotocol has")
-        start = frame.find(_RESULT, 0, _HEAD_LIMIT)
-        name = self._heads.get(frame[:start]) if start > 0 else None
-        if name is not None and frame[-2] == _BRACE == frame[-1] and _BACKSLASH not in frame:
-            return Next(name, frame[start + len(_KEY) : -1])
         opened = envelope.opened(frame)
         if opened is None:
             return self._break(4400, "a frame that is no JSON object")
         handler = self._handlers.get(opened.type)
-        event = _ALIVE if handler is None else handler(self, opened)
-        if type(event) is Next and start > 0 and frame[start + len(_KEY) : -1] == event.payload:
-            self._learn(event.id, frame[:start])
-        return event
+        return _ALIVE if handler is None else handler(self, opened)
+
+    def read(self, frames: Sequence[bytes]) -> list[Event]:
+        events: list[Event] = []
+        brought: dict[str, list[bytes]] = {}  # what the last events hold, as long as they are all payloads
+        heads = self._heads
+        for frame in frames:
+            start = frame.find(_RESULT, 0, _HEAD_LIMIT)
+            name = heads.get(frame[:start]) if start > 0 else None
+            if name is not None and frame[-2] == _BRACE == frame[-1] and _BACKSLASH not in frame:
+                payload = frame[start + len(_KEY) : -1]
+            else:
+                event = self.receive(frame)
+                if type(event) is not Next:
+                    events.append(event)
+                    brought = {}
+                    continue
+                name, (payload,) = event.id, event.payloads
+                if start > 0 and frame[start + len(_KEY) : -1] == payload:
+                    self._learn(name, frame[:start])
+            known = brought.get(name)
+            if known is None:
+                brought[name] = known = []
+                events.append(Next(name, known))
+            known.append(payload)
+        return events
 
     def closed(self, code: int, reason: str) -> Verdict:
         acked = self._state is State.READY
@@ -150,7 +168,7 @@ class Core(ABC):
         payload = bytes(opened.payload)
         if not answered:
             self._live[name] = True
-        return Next(name, payload) if payload.startswith(_HAS_DATA) else self._examine(name, payload)
+        return Next(name, [payload]) if payload.startswith(_HAS_DATA) else self._examine(name, payload)
 
     def on_error(self, opened: Envelope) -> Event:
         if not opened.id:
@@ -184,10 +202,10 @@ class Core(ABC):
             return Errored(name, ({"message": "the service sent a payload that is no JSON object"},))
         data, errors = (bytes(part) for part in result)
         if errors in (b"", b"null") or data not in (b"", b"null"):
-            return Next(name, payload)
+            return Next(name, [payload])
         listed = envelope.error_list(errors)
         if data and classify_errors(listed).kind is Kind.OPERATION:
-            return Next(name, payload)
+            return Next(name, [payload])
         self._over(name)
         return Errored(name, listed)
 

@@ -5,7 +5,7 @@ A machine lives as long as one connection. Its caller sends what the methods ret
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,11 +21,11 @@ class Acked:
     payload: dict[str, Any]
 
 
-class Next(msgspec.Struct, frozen=True, gc=False):
-    """A payload of an operation: the JSON text of ``{"data": …, "errors": …}``, not decoded."""
+class Next(msgspec.Struct, frozen=True):
+    """Payloads of an operation: the JSON text of ``{"data": …, "errors": …}``, not decoded; one or more, in order."""
 
     id: str
-    payload: bytes
+    payloads: list[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +98,10 @@ class Machine(Protocol):
 
     def receive(self, frame: bytes, *, binary: bool = False) -> Event:
         """Take one frame; every frame gives one event, and never raises for what a server may send."""
+
+    def read(self, frames: Sequence[bytes]) -> list[Event]:
+        """Take text frames that came at once. Payloads of one operation are one event, if no other event but payloads
+        came between; what happens to an operation stays in its order."""
 
     def closed(self, code: int, reason: str) -> Verdict:
         """What a close by the other side means, from what this machine has seen (1006: no close frame)."""

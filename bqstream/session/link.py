@@ -12,7 +12,7 @@ import anyio
 from ..clock import Clock
 from ..config import Timeouts
 from ..credentials.token import HeldToken
-from ..protocol.machine import Acked, Alive, Broken, Completed, Errored, Machine, Next
+from ..protocol.machine import Acked, Alive, Broken, Completed, Errored, Event, Machine, Next
 from ..protocol.verdicts import Action, Kind, Verdict
 from ..transport.base import Closed, Connection
 from .operation import Operation
@@ -269,20 +269,31 @@ class Link:
 
     # ------------------------------------------------------------------ frames in
 
-    def _receive(self, frame: bytes, binary: bool) -> None:
-        if self._broken is not None:
-            return
+    def _receive(self, frames: list[bytes], binary: bool) -> None:
         now = self._life = self._now()
-        event = self.machine.receive(frame, binary=binary)
-        if type(event) is Next:
-            entry = self.entries.get(event.id)
-            if entry is not None:
-                entry.messages += 1
-                self.messages += 1
-                room = entry.operation.receiver.payload(self.number, event.payload, now)
-                if not room and event.id in self.entries:  # it may have been stopped by what it was handed
-                    self._press(entry.operation)
-            return
+        events = (
+            [self.machine.receive(frame, binary=True) for frame in frames]
+            if binary
+            else self.machine.read(frames)
+        )
+        for event in events:
+            if self._broken is not None:
+                return
+            if type(event) is Next:
+                entry = self.entries.get(event.id)
+                if entry is not None:
+                    entry.messages += len(event.payloads)
+                    self.messages += len(event.payloads)
+                    room = entry.operation.receiver.payloads(self.number, event.payloads, now)
+                    if (
+                        not room and event.id in self.entries
+                    ):  # it may have been stopped by what it was handed
+                        self._press(entry.operation)
+            else:
+                self._told(event, now)
+
+    def _told(self, event: Event, now: float) -> None:
+        """Anything but payloads."""
         match event:
             case Alive(reply, keepalive):
                 self._beats = self._beats or keepalive

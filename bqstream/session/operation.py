@@ -7,7 +7,7 @@ a link, ``now`` the monotonic clock's time. The session never sees a row, and th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,8 +21,9 @@ class Receiver(Protocol):
         """The operation was started on ``source``; ``grace`` (seconds) is how far one source's data may lag behind
         another's, ``served`` the service's time in seconds since the epoch."""
 
-    def payload(self, source: int, raw: bytes, now: float) -> bool:
-        """Take one payload; False says that the buffer is full and reading had better stop for a while."""
+    def payloads(self, source: int, raws: Sequence[bytes], now: float) -> bool:
+        """Take payloads that came at once, in order; False says that the buffer is full and reading had better stop
+        for a while."""
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
         """Whether every source older than ``source`` may go without a row being lost.
@@ -61,9 +62,7 @@ class Operation:
     receiver: Receiver
     served: bool = False
     refusals: int = 0
-    settled: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    settled: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     error: Exception | None = None
     fallback: Callable[[], bytes | None] | None = None
 

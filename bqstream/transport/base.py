@@ -56,6 +56,11 @@ class UpgradeRefused(DialError):
         self.body = body
 
 
+Receive = Callable[[list[bytes], bool], None]
+"""Gets frames that came at once, in order, a few dozen at most, and whether they are binary; text is UTF-8 (RFC 6455,
+section 8.1)."""
+
+
 class Connection(Protocol):
     """One open WebSocket."""
 
@@ -64,8 +69,8 @@ class Connection(Protocol):
         float | None
     )  # the server's clock when it answered, in seconds since the epoch (RFC 9110, section 6.6.1)
 
-    async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
-        """Hand every data frame to ``receive(frame, binary)`` until the connection ends, and say how it did.
+    async def run(self, receive: Receive) -> Closed:
+        """Hand all data frames to ``receive`` until the connection ends, and say how it did.
 
         Runs in its caller's task and is called once. Cancelling it drops the connection.
         """

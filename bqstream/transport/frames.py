@@ -10,29 +10,31 @@ from collections.abc import Callable
 
 _TEXT = 0x81  # FIN and opcode 1, no extension's bit
 _SHORT = 126  # the size follows in two bytes
-_CONTROL = (0x88, 0x89, 0x8A)  # close, ping, pong; at most 125 bytes
+AT_ONCE = 32  # text frames, so that a pause is felt soon
+_CLOSE = 0x88
+_CONTROL = (_CLOSE, 0x89, 0x8A)  # close, ping, pong; at most 125 bytes
 
 
 class Frames:
-    """Takes chunks of bytes; ``text(payload, False)`` gets each whole text frame, ``rest(data)`` all else, in order.
+    """Takes chunks of bytes; ``texts(payloads, False)`` gets whole text frames, ``rest(data)`` all else, in order.
 
-    The rest comes as whole control frames, so that a parser behind it is never in the middle of one. With the first
-    frame that is neither (a fragment, binary, larger than ``limit`` bytes, no UTF-8, against the protocol) everything
-    from there on is the rest, and ``simple`` is False. While ``paused`` nothing is handed out and all is kept; after
-    it, feed an empty chunk. What ``text`` raises comes out of ``feed``.
+    Text frames that came at once are handed out together, ``AT_ONCE`` at most. The rest comes as whole control frames,
+    so that a parser behind it is never in the middle of one. With the first frame that is neither (a fragment, binary,
+    larger than ``limit`` bytes, no UTF-8, against the protocol) everything from there on is the rest, and ``simple`` is
+    False. While ``paused`` nothing is handed out and all is kept; after it, feed an empty chunk. What ``texts`` raises
+    comes out of ``feed``.
     """
 
     def __init__(
-        self, text: Callable[[bytes, bool], None], rest: Callable[[bytes], None], *, limit: int
+        self, texts: Callable[[list[bytes], bool], None], rest: Callable[[bytes], None], *, limit: int
     ) -> None:
-        self.text = text
+        self.texts = texts
         self.simple = True
         self.paused = False
         self._rest = rest
         self._limit = limit
-        self._parts: list[
-            bytes
-        ] = []  # the beginning of a frame that is not whole yet, or what a pause holds up …
+        # The beginning of a frame that is not whole yet, or what a pause holds up …
+        self._parts: list[bytes] = []
         self._missing = 0  # … and how many bytes there must be more, at least
 
     def feed(self, data: bytes) -> None:
@@ -45,6 +47,7 @@ class Frames:
             self._parts.clear()
         place, end, limit = 0, len(data), self._limit
         missing = 0
+        found: list[bytes] = []
         while self.simple and not self.paused:
             start = place + 4
             if start <= end and data[place] == _TEXT and data[place + 1] == _SHORT:  # the usual case
@@ -52,7 +55,10 @@ class Frames:
                 payload = data[start:stop]
                 if stop <= end and payload.isascii() and stop - start <= limit:
                     place = stop
-                    self.text(payload, False)
+                    found.append(payload)
+                    if len(found) == AT_ONCE:
+                        self.texts(found, False)
+                        found = []
                     continue
             start = place + 2
             if start > end:
@@ -77,12 +83,18 @@ class Frames:
                 payload = data[start:stop]
                 if payload.isascii() or _is_utf8(payload):
                     place = stop
-                    self.text(payload, False)
+                    found.append(payload)
                 else:
                     self.simple = False
+            elif found:
+                self.texts(found, False)  # which may pause
+                found = []
             else:
                 control, place = data[place:stop], stop
                 self._rest(control)
+                self.simple = first != _CLOSE  # what follows is to be ignored (RFC 6455, section 5.5.1)
+        if found:
+            self.texts(found, False)
         if place == end:
             return
         left = data[place:] if place else data

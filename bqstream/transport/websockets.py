@@ -33,7 +33,7 @@ from websockets.protocol import State
 from websockets.typing import Subprotocol
 
 from .._version import __version__
-from .base import Closed, Connection, DialError, Target, UpgradeRefused
+from .base import Closed, Connection, DialError, Receive, Target, UpgradeRefused
 from .frames import Frames
 from .redaction import RedactingLogger, Redactor
 
@@ -124,7 +124,7 @@ class _Socket(ClientConnection):
     def __init__(self, *args: Any, limit: int, **options: Any) -> None:
         super().__init__(*args, **options)
         self.frames = Frames(self._keep, self._by_library, limit=limit)
-        self._early: list[bytes] = []  # what came before somebody read: one frame
+        self._early: list[bytes] = []  # what came before somebody read
         self.failure: BaseException | None = None  # of the one who reads
         self._take: Callable[[bytes], None] = self._shake_hands
         self._answer_end = b""
@@ -151,24 +151,26 @@ class _Socket(ClientConnection):
         if frames:
             self._take(frames)
 
-    def _keep(self, payload: bytes, binary: bool) -> None:
-        self._early.append(payload)
+    def _keep(self, payloads: list[bytes], binary: bool) -> None:
+        self._early = payloads
         self.frames.paused = True
 
-    def hand_to(self, receive: Callable[[bytes, bool], None]) -> None:
+    def hand_to(self, receive: Receive) -> None:
         """Have text frames handed to ``receive``, and logged as the library logs its own."""
 
-        def logged(payload: bytes, binary: bool) -> None:
-            self.logger.debug("< %s", Frame(Opcode.TEXT, payload))
-            receive(payload, binary)
+        def logged(payloads: list[bytes], binary: bool) -> None:
+            for payload in payloads:
+                self.logger.debug("< %s", Frame(Opcode.TEXT, payload))
+            receive(payloads, binary)
 
-        self.frames.text = logged if self.debug else receive
+        self.frames.texts = logged if self.debug else receive
 
     def feed(self, data: bytes = b"") -> None:
         """Hand out what came, and what a pause held up."""
         try:
             if self._early and not self.frames.paused:
-                self.frames.text(self._early.pop(), False)
+                early, self._early = self._early, []
+                self.frames.texts(early, False)
             self.frames.feed(data)
         except Exception as error:  # noqa: BLE001  (run() raises it)
             self.failure = error
@@ -190,7 +192,7 @@ class _Socket(ClientConnection):
         super().connection_lost(exc)
 
 
-def _nobody(frame: bytes, binary: bool) -> None:
+def _nobody(frames: list[bytes], binary: bool) -> None:
     """Gets what is not handed out."""
 
 
@@ -216,7 +218,7 @@ class _Connection:
             for option in _SOCKET_OPTIONS:
                 socket_.transport.get_extra_info("socket").setsockopt(*option)
 
-    async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
+    async def run(self, receive: Receive) -> Closed:
         if not self._muted:
             self._socket.hand_to(receive)
             self._go_on()
@@ -229,9 +231,9 @@ class _Connection:
                 if self._muted:
                     continue
                 if isinstance(frame, str):
-                    receive(frame.encode(), False)
+                    receive([frame.encode()], False)
                 else:
-                    receive(frame, True)
+                    receive([frame], True)
         except ConnectionClosed as closed:
             if self._socket.failure is not None:
                 raise self._socket.failure from None
@@ -300,7 +302,7 @@ class _Connection:
     def _mute(self) -> None:
         self._muted = True
         self._reading.set()
-        self._socket.frames.text = _nobody
+        self._socket.frames.texts = _nobody
         self._socket.loop.call_soon(self._go_on)
 
     async def _drop(self) -> None:

@@ -114,7 +114,7 @@ async def test_a_bug_reaches_readers_as_a_typed_error_and_who_closes_as_itself_a
     def fail(*_: object) -> bool:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(client._open[1][1], "payload", fail)
+    monkeypatch.setattr(client._open[1][1], "payloads", fail)
     service_of(client).publish(DATA)
     with pytest.raises(ConnectionGivenUp, match=r"bug .*ZeroDivisionError"):
         await anext(stream)

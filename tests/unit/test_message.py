@@ -33,7 +33,7 @@ def message_of(raw: bytes, *cubes: str, into: Any = None) -> Message:
         into=into,
     )
     stream.joined(1, 0.0, grace=1.0, served=0.0)
-    stream.payload(1, raw, 0.0)
+    stream.payloads(1, [raw], 0.0)
     taken = stream.take()
     assert taken is not None
     return taken

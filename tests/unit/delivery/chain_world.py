@@ -109,6 +109,7 @@ class ChainWorld:
         self.emitted: list[Row] = []
         self.links: dict[int, Link] = {}
         self.opened = 0
+        self.brought = 0
         self.promised: int | None = None  # emissions from this number on are owed
         self.beaten: float | None = None
         self.delivered: Counter[Known] = Counter()
@@ -207,15 +208,21 @@ class ChainWorld:
             self.promised = len(self.emitted)
 
     def bring(self, number: int, count: int) -> None:
-        """A link brings rows, any of those that it still has to, as one message."""
+        """A link brings rows, any of those that it still has to, as one message or several at once."""
         link = self.links[number]
         self.random.shuffle(link.pending)
         taken, link.pending = link.pending[:count], link.pending[count:]
         if taken:
-            # The same price on every link; a query prices anew.
-            rows = ",".join(row.text(self.keyed, 1.5 + row.number % 2) for _, row in taken)
-            raw = f'{{"data":{{"EVM":{{"{self.cube}":[{rows}]}}}}}}'.encode()
-            self.stream.payload(number, raw, self.now)
+            self.brought += 1
+            most = len(taken) if self.brought % 3 else max(1, len(taken) // 3)
+            raws = []
+            for start in range(0, len(taken), most):
+                # The same price on every link; a query prices anew.
+                rows = ",".join(
+                    row.text(self.keyed, 1.5 + row.number % 2) for _, row in taken[start : start + most]
+                )
+                raws.append(f'{{"data":{{"EVM":{{"{self.cube}":[{rows}]}}}}}}'.encode())
+            self.stream.payloads(number, raws, self.now)
 
     def advance(self, seconds: float) -> None:
         """Time passes; what must have come by then comes, and queries are asked when they are due."""

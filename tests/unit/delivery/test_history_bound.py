@@ -68,7 +68,7 @@ class World:
         for number in range(pace.payloads):
             self.now += 1 / pace.rate
             block = f"{21_000_000 + int(self.now / 12)}".encode()
-            assert self.stream.payload(1, raw.replace(BLOCK.encode(), block), self.now)
+            assert self.stream.payloads(1, [raw.replace(BLOCK.encode(), block)], self.now)
             self.most_bytes = max(self.most_bytes, history.size)
             self.most_payloads = max(self.most_payloads, len(history))
             if number % 5000 == 0:

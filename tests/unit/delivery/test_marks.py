@@ -64,7 +64,7 @@ class Story:
     def bring(self, block: int, cube: str = "A") -> None:
         found = {"A": "", "B": "", cube: row(block)}
         raw = f'{{"data":{{"EVM":{{"A":[{found["A"]}],"B":[{found["B"]}]}}}}}}'
-        self.stream.payload(1, raw.encode(), self.now)
+        self.stream.payloads(1, [raw.encode()], self.now)
 
     def query(self, blocks: range, head: int, *, late: float = 0.0) -> None:
         """Both cubes' queries are answered alike, until something waits; the head is ``late`` seconds old."""

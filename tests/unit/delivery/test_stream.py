@@ -47,7 +47,7 @@ class Bench:
         room = True
         for number in found:
             self.now += 1
-            room = self.stream.payload(1, raw(number, size), self.now)
+            room = self.stream.payloads(1, [raw(number, size)], self.now)
         return room
 
     def take(self, count: int = 10**6) -> list[int]:
@@ -196,7 +196,7 @@ def test_what_was_let_go_while_parked_counts_as_brought_for_the_next_link() -> N
     bench.stream.park(2.0)
     bench.stream.joined(2, 2.0, grace=5.0, served=0.0)
     bench.bring(3)
-    bench.stream.payload(2, raw(3), 3.0)
+    bench.stream.payloads(2, [raw(3)], 3.0)
     bench.stream.lost(1, 3.0, "gone")
     assert bench.stream.merged == 1
 
@@ -257,7 +257,7 @@ def test_a_gap_says_why_and_is_told_when_it_opens_and_when_it_closes(cause: Any)
     assert bench.stream.unproven
     bench.stream.joined(2, 3.0, grace=5.0, served=0.0)
     bench.now = 4.0
-    bench.stream.payload(2, raw(2), 4.0)
+    bench.stream.payloads(2, [raw(2)], 4.0)
     opened, closed = bench.gaps
     assert (opened.cause, opened.detail, opened.end) == (cause, "the wire was cut", None)
     assert closed.end is not None

@@ -136,7 +136,7 @@ class World:
             rows: dict[str, list[str]] = {key: [] for key in self.keys}
             for row, _ in taken:
                 rows[row.key].append(row.text)
-            self.stream.payload(source, payload(rows), self.now)
+            self.stream.payloads(source, [payload(rows)], self.now)
 
     def advance(self, seconds: float) -> None:
         """Time passes; whatever must have come by then comes, cut anywhere."""

@@ -167,7 +167,7 @@ def test_a_payload_is_handed_on_as_the_bytes_that_came(subprotocol: str) -> None
     machine, operation = started(subprotocol)
     text = b'{ "data": {"EVM": {"DEXTrades": [{"Amount": 1.50}]}} }'
     frame = b'{"payload":%s,"type":"%s","id":"%s"}' % (text, NEXT[subprotocol].encode(), operation.encode())
-    assert machine.receive(frame) == Next(operation, text)
+    assert machine.receive(frame) == Next(operation, [text])
 
 
 @both
@@ -193,18 +193,46 @@ def test_data_with_errors_is_a_partial_result_and_the_stream_goes_on(subprotocol
     for _ in range(2):
         event = machine.receive(payload(machine, operation, **result))
         assert isinstance(event, Next)
-        assert json.loads(event.payload) == result
+        assert json.loads(event.payloads[0]) == result
 
 
 @both
-def test_what_follows_a_first_payload_is_cut_out_of_frames_that_begin_alike(subprotocol: str) -> None:
+def test_payloads_that_came_at_once_are_one_event_for_each_operation(subprotocol: str) -> None:
     machine, operation = started(subprotocol)
     other = machine.subscribe(DOCUMENT)[0]
-    for number in range(3):
-        for name in (operation, other):
-            result = {"data": {"EVM": {"DEXTrades": [{"N": number, "text": "é"}]}}, "extensions": {}}
-            frame = wire(NEXT[subprotocol], id=name, payload=result)
-            assert machine.receive(frame) == Next(name, json.dumps(result, separators=(",", ":")).encode())
+
+    def texts(*numbers: int) -> list[bytes]:
+        results = [{"data": {"EVM": {"N": [n], "text": "é"}}, "extensions": {}} for n in numbers]
+        return [json.dumps(result, separators=(",", ":")).encode() for result in results]
+
+    def frames(name: str, *numbers: int) -> list[bytes]:
+        return [wire(NEXT[subprotocol], id=name, payload=json.loads(text)) for text in texts(*numbers)]
+
+    for first in (0, 10):  # the second time, what stands before a payload is known
+        came = [
+            *frames(operation, first),
+            *frames(other, first),
+            *frames(operation, first + 1, first + 2),
+            wire("ka"),
+            *frames(other, first + 3),
+        ]
+        assert machine.read(came) == [
+            Next(operation, texts(first, first + 1, first + 2)),
+            Next(other, texts(first)),
+            Alive(keepalive=True),
+            Next(other, texts(first + 3)),
+        ]
+
+
+@both
+def test_what_comes_for_an_operation_after_its_end_is_not_read(subprotocol: str) -> None:
+    machine, operation = started(subprotocol)
+    frame = payload(machine, operation, data={"a": 1})
+    for _ in range(2):
+        assert machine.read([frame]) == [Next(operation, [b'{"data":{"a":1}}'])]
+    events = machine.read([frame, wire("complete", id=operation), frame])
+    assert events == [Next(operation, [b'{"data":{"a":1}}']), Completed(operation), Alive()]
+    assert machine.stray == 1
 
 
 @both
@@ -221,19 +249,18 @@ def test_frames_with_more_behind_the_payload_are_read_whole_each_time(subprotoco
     machine, operation = started(subprotocol)
     for _ in range(3):
         frame_ = frame % (NEXT[subprotocol].encode(), operation.encode())
-        assert machine.receive(frame_) == Next(operation, b'{"data":{"a":1}}')
+        assert machine.read([frame_]) == [Next(operation, [b'{"data":{"a":1}}'])]
 
 
 @both
 def test_a_half_of_a_surrogate_pair_is_mended_in_every_payload(subprotocol: str) -> None:
     machine, operation = started(subprotocol)
-    for _ in range(3):
-        event = machine.receive(
-            b'{"type":"%s","id":"%s","payload":{"data":{"a":"\\ud800"}}}'
-            % (NEXT[subprotocol].encode(), operation.encode())
-        )
+    words = NEXT[subprotocol].encode(), operation.encode()
+    for text in (b"", b"\\ud800", b"\\ud800"):
+        frame = b'{"type":"%s","id":"%s","payload":{"data":{"a":"%s"}}}' % (*words, text)
+        (event,) = machine.read([frame])
         assert isinstance(event, Next)
-        assert json.loads(event.payload) == {"data": {"a": "\ufffd"}}
+        assert json.loads(event.payloads[0]) == {"data": {"a": "\ufffd" if text else ""}}
 
 
 @both
@@ -241,11 +268,11 @@ def test_a_torn_frame_breaks_the_connection_also_after_whole_ones(subprotocol: s
     """Item 31."""
     machine, operation = started(subprotocol)
     whole = payload(machine, operation, data={"a": {"b": 1}})
-    assert isinstance(machine.receive(whole), Next)
+    assert machine.read([whole])
     for end in range(1, len(whole) - 2):
         machine, operation = started(subprotocol)
-        machine.receive(whole)
-        assert isinstance(machine.receive(whole[:end]), Broken), whole[:end]
+        _, event = machine.read([whole, whole[:end]])
+        assert isinstance(event, Broken), whole[:end]
 
 
 @both

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from bqstream import events
@@ -35,7 +35,7 @@ from bqstream.session.links import Shared
 from bqstream.session.operation import Operation
 from bqstream.session.session import Session
 from bqstream.session.supervisor import Supervisor
-from bqstream.transport.base import Closed, DialError, Target
+from bqstream.transport.base import Closed, DialError, Receive, Target
 from tests.virtual_time import virtual_clock
 
 Frame = dict[str, Any]
@@ -146,7 +146,7 @@ class Socket:
 
     # ------------------------------------------------------------------ the client's end (Connection)
 
-    async def run(self, receive: Callable[[bytes, bool], None]) -> Closed:
+    async def run(self, receive: Receive) -> Closed:
         try:
             while self._closed is None:
                 while self._inbox and self._closed is None and not self.paused:
@@ -154,7 +154,7 @@ class Socket:
                         case Closed() as closed:
                             self._closed = closed
                         case frame, binary:
-                            receive(frame, binary)
+                            receive([frame], binary)
                 if self._closed is None:
                     self._changed.clear()
                     await self._changed.wait()
@@ -339,7 +339,7 @@ class Recorder:
     def __init__(self) -> None:
         self.sources: list[int] = []
         self.calls: list[tuple[Any, ...]] = []
-        self.payloads: list[tuple[int, str]] = []
+        self.brought: list[tuple[int, str]] = []
         self.room = True
         self.has_crossed = False
         self.asked: list[tuple[int, float | None]] = []
@@ -352,10 +352,10 @@ class Recorder:
         self.sources.append(source)
         self.graces.append(grace)
 
-    def payload(self, source: int, raw: bytes, now: float) -> bool:
+    def payloads(self, source: int, raws: Sequence[bytes], now: float) -> bool:
         assert self.ended is None, "a payload after the end"
         assert source in self.sources, f"a payload of link {source}, which feeds {self.sources}"
-        self.payloads.append((source, raw.decode().removeprefix('{"data":').removesuffix("}")))
+        self.brought += [(source, raw.decode().removeprefix('{"data":').removesuffix("}")) for raw in raws]
         return self.room
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:

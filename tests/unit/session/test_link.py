@@ -291,11 +291,11 @@ async def test_a_full_buffer_stops_the_reading_and_room_lets_it_go_on() -> None:
         assert bench.socket.paused
         bench.socket.data(operation, "2")
         await asyncio.sleep(1)
-        assert len(recorder(operation).payloads) == 1
+        assert len(recorder(operation).brought) == 1
         recorder(operation).room = True
         bench.link.has_room(operation)
         await settle()
-        assert recorder(operation).payloads[-1] == (1, "2")
+        assert recorder(operation).brought[-1] == (1, "2")
         await asyncio.sleep(30)
         assert bench.parks == []
 
@@ -312,7 +312,7 @@ async def test_a_buffer_that_stays_full_parks_its_operation_and_the_link_reads_o
         assert bench.parks == [slow.key]
         bench.socket.data(quick)
         await settle()
-        assert recorder(quick).payloads
+        assert recorder(quick).brought
 
 
 @virtual_time
@@ -380,7 +380,7 @@ async def test_what_is_stopped_is_unsubscribed_and_hears_nothing_more() -> None:
         bench.socket.say("error", name, [{"message": "late"}])
         bench.socket.say("complete", name)
         await settle()
-        assert recorder(operation).payloads == []
+        assert recorder(operation).brought == []
         assert bench.owner.errored == []
         assert bench.owner.completed == []
         bench.link.stop(operation)
@@ -412,7 +412,7 @@ async def test_clearing_gives_all_that_ran_and_passes_nothing_on_afterwards() ->
         for name in names:
             bench.socket.say("next", name, {"data": 1})
         await settle()
-        assert not any(recorder(operation).payloads for operation in operations)
+        assert not any(recorder(operation).brought for operation in operations)
         assert "complete" not in bench.socket.words
 
 
@@ -539,7 +539,7 @@ async def test_a_frame_that_is_none_closes_the_link_with_its_code(
         assert bench.socket.goodbye == code
         assert ending.verdict.code == code
         assert ending.verdict.few
-        assert recorder(operation).payloads == [], "nothing is taken from a broken connection"
+        assert recorder(operation).brought == [], "nothing is taken from a broken connection"
 
 
 @pytest.mark.parametrize("code", [1000, 1006, 1012, 1013, 4401])
@@ -552,7 +552,7 @@ async def test_a_close_by_the_service_is_judged_by_its_code(code: int) -> None:
         _, ending = await bench.ended()
         assert ending.verdict.code == code
         assert not ending.expected
-        assert len(recorder(operation).payloads) == 1, "what came before the close is taken"
+        assert len(recorder(operation).brought) == 1, "what came before the close is taken"
 
 
 @EITHER

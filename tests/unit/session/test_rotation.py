@@ -82,7 +82,7 @@ async def test_a_newer_token_is_handed_over_to_with_nothing_stopped_on_the_old_l
         assert list(new.live.values()) == list(old.live.values())
         await busy(w, 3)
         assert all(recorder(operation).sources == [1, 2] for operation in operations)
-        assert {source for source, _ in recorder(operations[0]).payloads} == {1, 2}
+        assert {source for source, _ in recorder(operations[0]).brought} == {1, 2}
         crossed(*operations)
         await asyncio.sleep(0.1)
         assert [socket.number for socket in w.service.open] == [2]
@@ -205,7 +205,7 @@ async def test_when_the_new_link_is_lost_the_old_one_goes_on_and_it_is_tried_aga
         assert recorder(operation).calls == [("joined", 1), ("joined", 2), ("lost", 2, "lost")]
         w.service.publish()
         await settle()
-        assert recorder(operation).payloads == [(1, "1")]
+        assert recorder(operation).brought == [(1, "1")]
         assert w.supervisor.state is State.LIVE
         await asyncio.sleep(1)
         assert recorder(operation).sources == [1, 3]
@@ -246,7 +246,7 @@ async def test_an_old_link_without_a_successor_is_read_on_though_its_token_has_e
         w.keeper.renew(LIFETIME)
         await busy(w, 20)
         assert recorder(operation).calls == [("joined", 1)]
-        assert len(recorder(operation).payloads) == 40
+        assert len(recorder(operation).brought) == 40
         await busy(w, 30)
         assert modes(w) == ["overlap"]
 
@@ -344,7 +344,7 @@ async def test_a_new_link_that_is_never_acknowledged_is_given_up_and_tried_again
         await busy(w, 20)
         assert modes(w) == ["overlap"]
         assert recorder(operation).sources == [3]
-        assert len(recorder(operation).payloads) == 40
+        assert len(recorder(operation).brought) == 40
 
 
 # ---------------------------------------------------------------------- the plan's cap

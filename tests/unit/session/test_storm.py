@@ -142,10 +142,10 @@ async def test_after_any_storm_every_operation_is_served_once(
             assert len(w.service.open) <= len(w.session.supervisors)
             left = [operation for operation in storm.operations if recorder(operation).ended is None]
             assert all(served_once(w, operation) for operation in left)
-            before = [len(recorder(operation).payloads) for operation in left]
+            before = [len(recorder(operation).brought) for operation in left]
             w.service.publish()
             await settle()
-            assert [len(recorder(operation).payloads) for operation in left] == [n + 1 for n in before]
+            assert [len(recorder(operation).brought) for operation in left] == [n + 1 for n in before]
         except BaseException:
             print("\n".join(storm.log[-60:]))
             raise

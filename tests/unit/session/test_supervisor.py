@@ -93,7 +93,7 @@ async def test_the_first_operation_dials_and_is_started_once_after_the_ack() -> 
         assert [event.subprotocol for event in w.told(events.Connected)] == [MODERN]
         w.service.publish("7")
         await settle()
-        assert recorder(operation).payloads == [(1, "7")]
+        assert recorder(operation).brought == [(1, "7")]
 
 
 @virtual_time
@@ -143,7 +143,7 @@ async def test_an_operation_added_while_the_last_link_closes_is_served_by_the_ne
         assert recorder(second).sources == [2], "one source, and none that nobody will ever end"
         w.service.publish()
         await settle()
-        assert recorder(second).payloads == [(2, "1")]
+        assert recorder(second).brought == [(2, "1")]
 
 
 @virtual_time
@@ -303,7 +303,7 @@ async def test_a_keeper_that_fails_for_good_leaves_alone_what_an_open_link_serve
         await asyncio.sleep(30)
         w.service.publish()
         await settle()
-        assert recorder(served).payloads
+        assert recorder(served).brought
         later = w.add()
         await settle()
         assert recorder(later).sources == [1], "the link that is open serves on"
@@ -327,7 +327,7 @@ async def test_a_keeper_that_fails_while_a_rotation_is_due_leaves_the_live_link_
         w.service.publish()
         await settle()
         assert error_of(operation) is None
-        assert recorder(operation).payloads == [(1, "1")]
+        assert recorder(operation).brought == [(1, "1")]
         assert w.supervisor.state is State.LIVE
         w.service.newest.shut(1006)
         await asyncio.sleep(5)
@@ -887,7 +887,7 @@ async def test_a_buffer_that_stays_full_parks_its_operation_and_its_neighbours_a
         assert recorder(quick).calls == [("joined", 1)]
         w.service.publish("2")
         await settle()
-        assert recorder(quick).payloads[-1] == (1, "2")
+        assert recorder(quick).brought[-1] == (1, "2")
 
 
 @virtual_time

@@ -95,8 +95,9 @@ class Running:
         self.on_frame: Callable[[], None] = lambda: None
         self.task = asyncio.create_task(connection.run(self._receive))
 
-    def _receive(self, frame: bytes, binary: bool) -> None:
-        self.received.put_nowait((frame, binary))
+    def _receive(self, frames: list[bytes], binary: bool) -> None:
+        for frame in frames:
+            self.received.put_nowait((frame, binary))
         self.on_frame()
 
     async def next(self) -> bytes:

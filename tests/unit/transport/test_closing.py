@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection
 
 from bqstream.transport.base import Closed, Engine, Target
+from bqstream.transport.frames import AT_ONCE
 from tests.virtual_time import virtual_time
 
 from .harness import Running, client_tls, running, server, server_tls, settled
@@ -128,6 +129,7 @@ async def test_closing_while_paused_completes_and_hands_nothing_out(engine: Engi
     async with server(handler) as url, running(engine, url) as client:
         client.on_frame = client.connection.pause_reading
         assert await client.next() == b"0" * 10_000
+        assert len(client.left()) < AT_ONCE
         await client.connection.close(timeout=10)
         assert await client.closed() == Closed(1000)
         client.connection.resume_reading()

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bqstream.transport.frames import Frames
+from bqstream.transport.frames import AT_ONCE, Frames
 
 LIMIT = 100_000
-PING, CLOSE = b"\x89\x02hi", b"\x88\x02\x03\xe8"
+PING, PONG, CLOSE = b"\x89\x02hi", b"\x8a\x00", b"\x88\x02\x03\xe8"
 
 
 def framed(payload: bytes, first: int = 0x81) -> bytes:
@@ -31,11 +31,12 @@ class Sorted:
     def __init__(self, on_text: Callable[[], None] = lambda: None) -> None:
         self.out: list[bytes | tuple[str, bytes]] = []
         self.on_text = on_text
-        self.frames = Frames(self._text, lambda data: self.out.append(("rest", data)), limit=LIMIT)
+        self.frames = Frames(self._texts, lambda data: self.out.append(("rest", data)), limit=LIMIT)
 
-    def _text(self, payload: bytes, binary: bool) -> None:
+    def _texts(self, payloads: list[bytes], binary: bool) -> None:
         assert not binary
-        self.out.append(payload)
+        assert 0 < len(payloads) <= AT_ONCE
+        self.out += payloads
         self.on_text()
 
 
@@ -46,7 +47,7 @@ PAYLOADS = st.one_of(
 )
 
 
-@given(st.lists(st.one_of(PAYLOADS.map(framed), st.sampled_from([PING, CLOSE]))), st.data())
+@given(st.lists(st.one_of(PAYLOADS.map(framed), st.sampled_from([PING, PONG]))), st.data())
 def test_frames_come_whole_and_in_order_wherever_chunks_end(frames: list[bytes], data: st.DataObject) -> None:
     stream = b"".join(frames)
     ends = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
@@ -63,7 +64,7 @@ def test_frames_come_whole_and_in_order_wherever_chunks_end(frames: list[bytes],
         found.frames.paused = False
         found.frames.feed(b"")
     expected = [
-        ("rest", frame) if frame in (PING, CLOSE) else frame[len(frame) - _size(frame) :] for frame in frames
+        ("rest", frame) if frame in (PING, PONG) else frame[len(frame) - _size(frame) :] for frame in frames
     ]
     assert found.out == expected
     assert found.frames.simple
@@ -97,6 +98,12 @@ def test_from_the_first_frame_that_is_not_simple_all_is_the_rest(odd: bytes) -> 
     assert b"".join(part[1] for part in found.out[1:] if isinstance(part, tuple)) == odd + framed(b"two")
     found.frames.feed(PING)
     assert found.out[-1] == ("rest", PING)
+
+
+def test_what_follows_a_close_frame_is_left_to_the_library_which_ignores_it() -> None:
+    found = Sorted()
+    found.frames.feed(framed(b"one") + CLOSE + framed(b"two"))
+    assert found.out == [b"one", ("rest", CLOSE), ("rest", framed(b"two"))]
 
 
 def test_what_a_pause_holds_up_is_handed_out_after_it_even_when_it_is_not_simple() -> None:
