@@ -10,7 +10,7 @@ from ..config import MEBIBYTE
 from ..message import Arrival
 
 # What may still come in after a link was asked to stop reading: it was already on its way.
-OVERRUN_MESSAGES = 64
+OVERRUN_MESSAGES = 256
 OVERRUN_BYTES = MEBIBYTE
 
 

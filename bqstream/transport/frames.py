@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 _TEXT = 0x81  # FIN and opcode 1, no extension's bit
 _SHORT = 126  # the size follows in two bytes
-AT_ONCE = 32  # text frames, so that a pause is felt soon
+AT_ONCE = 256  # text frames, so that a pause is felt soon
 _CLOSE = 0x88
 _CONTROL = (_CLOSE, 0x89, 0x8A)  # close, ping, pong; at most 125 bytes
 
@@ -49,6 +49,10 @@ class Frames:
         missing = 0
         found: list[bytes] = []
         while self.simple and not self.paused:
+            if len(found) == AT_ONCE:
+                self.texts(found, False)  # which may pause
+                found = []
+                continue
             start = place + 4
             if start <= end and data[place] == _TEXT and data[place + 1] == _SHORT:  # the usual case
                 stop = start + (data[place + 2] << 8 | data[place + 3])
@@ -56,9 +60,6 @@ class Frames:
                 if stop <= end and payload.isascii() and stop - start <= limit:
                     place = stop
                     found.append(payload)
-                    if len(found) == AT_ONCE:
-                        self.texts(found, False)
-                        found = []
                     continue
             start = place + 2
             if start > end:
@@ -87,7 +88,7 @@ class Frames:
                 else:
                     self.simple = False
             elif found:
-                self.texts(found, False)  # which may pause
+                self.texts(found, False)
                 found = []
             else:
                 control, place = data[place:stop], stop

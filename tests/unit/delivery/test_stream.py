@@ -9,6 +9,7 @@ import pytest
 
 from bqstream.clock import Clock
 from bqstream.config import Buffer
+from bqstream.delivery.buffer import OVERRUN_MESSAGES
 from bqstream.delivery.stream import Stream
 from bqstream.errors import BufferOverflow, OperationFailed
 from bqstream.message import Gap
@@ -147,9 +148,10 @@ def test_messages_that_were_on_their_way_to_a_full_buffer_are_taken_in() -> None
 
 def test_more_messages_on_their_way_than_are_allowed_park_the_stream() -> None:
     bench = Bench(messages=2)
-    assert bench.bring(*range(67))
+    allowed = 2 + OVERRUN_MESSAGES
+    assert bench.bring(*range(allowed + 1))
     assert bench.parked == [False]
-    assert bench.take() == list(range(66))
+    assert bench.take() == list(range(allowed))
 
 
 def test_the_overrun_is_bounded_in_bytes() -> None:
