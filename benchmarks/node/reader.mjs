@@ -1,0 +1,44 @@
+// Reads the load twice with graphql-ws, and prints what the second reading took:
+//   node reader.mjs URL SUBSCRIPTIONS DOCUMENT
+import { createClient } from "graphql-ws";
+import WebSocket from "ws";
+
+const [url, subscriptions, query] = process.argv.slice(2);
+
+class Uncompressed extends WebSocket {
+  constructor(address, protocols) {
+    super(address, protocols, { perMessageDeflate: false });
+  }
+}
+
+async function read() {
+  const client = createClient({ url, webSocketImpl: Uncompressed, retryAttempts: 0 });
+  let rows = 0;
+  let started;
+  let before;
+  const one = () =>
+    new Promise((resolve, reject) =>
+      client.subscribe(
+        { query },
+        {
+          next(message) {
+            if (started === undefined) {
+              started = performance.now();
+              before = process.cpuUsage();
+            }
+            rows += message.data.EVM.Transfers.length;
+          },
+          error: reject,
+          complete: resolve,
+        },
+      ),
+    );
+  await Promise.all(Array.from({ length: Number(subscriptions) }, one));
+  const { user, system } = process.cpuUsage(before);
+  const clock = (performance.now() - started) / 1e3;
+  await client.dispose();
+  return { rows, clock, processor: (user + system) / 1e6 };
+}
+
+await read();
+console.log(JSON.stringify(await read()));
