@@ -207,7 +207,7 @@ def run(*, quick: bool) -> Figures:
             resident, traced = found["resident_bytes_each"], found["traced_bytes_each"]
             print(f"  {count:>10,}{resident:>12,.0f}{traced:>12,.0f}{found['subscribing_seconds']:>18.1f}")
             figures.append({"load": "memory", **found})
-    count, grace, lifetime, block = (1_000, 1.0, 16.0, 1.0) if quick else (10_000, 5.0, 90.0, 2.0)
+    count, grace, lifetime, block = (1_000, 0.5, 14.0, 0.5) if quick else (10_000, 5.0, 90.0, 2.0)
     with simulated(block_interval=block, portions=1, transactions=1) as (simulator, endpoint, token):
         found = asyncio.run(
             handed_over(simulator, endpoint, token, count=count, grace=grace, lifetime=lifetime, block=block)

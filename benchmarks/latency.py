@@ -16,7 +16,13 @@ from .speed import bare
 
 LOADS = ((1_000, 1), (5_000, 1), (20_000, 1), (20_000, 100))  # messages a second, and how many at once
 MINE, GQL, LOOP, FLOOR = "bqstream", "gql, websockets", "bare websockets + orjson", "bare picows + orjson"
-RATIOS = (("p50", LOOP), ("p50", FLOOR), ("p99", GQL), ("processor", GQL))
+# What is compared with whose, and how a table's head says so.
+MULTIPLES = {
+    "p50/ws": ("p50", LOOP),
+    "p50/picows": ("p50", FLOOR),
+    "p99/gql": ("p99", GQL),
+    "proc./gql": ("processor", GQL),
+}
 
 
 class Took(NamedTuple):
@@ -81,26 +87,37 @@ def of(took: dict[str, list[Took]], name: str, other: str, figure: str) -> float
 
 def show(title: str, took: dict[str, list[Took]]) -> Figures:
     """Print a table; a multiple below 1 is better."""
-    compared = [(figure, other) for figure, other in RATIOS if other in took]
-    print(
-        f"\n{title}; median of {len(took[MINE])} interleaved rounds, microseconds; multiples: less is better"
-    )
-    heads = "".join(f"{f'{figure} / {other}':>34}" for figure, other in compared)
-    print(f"  {'':26}{'p50':>8}{'p99':>9}{'max':>9}{'processor':>11}{'written/s':>11}{heads}")
+    compared = {head: pair for head, pair in MULTIPLES.items() if pair[1] in took}
+    print(f"\n{title}; median of {len(took[MINE])} interleaved rounds; microseconds, and multiples")
+    print(f"  {'':26}{'p50':>8}{'p99':>9}{'max':>9}{'processor':>11}{'written/s':>11}", end="")
+    print("".join(f"{head:>12}" for head in compared))
     figures: Figures = []
     for name, rounds in took.items():
         middle = Took(*(statistics.median(column) for column in zip(*rounds, strict=True)))
-        multiples = {f"{figure} / {other}": of(took, name, other, figure) for figure, other in compared}
+        multiples = {head: of(took, name, other, figure) for head, (figure, other) in compared.items()}
         ages = f"{middle.p50:>8,.0f}{middle.p99:>9,.0f}{middle.most:>9,.0f}"
-        line = f"  {name:26}{ages}{middle.processor:>11.1f}{middle.rate:>11,.0f}"
-        print(line + "".join(f"{multiple:>34.2f}" for multiple in multiples.values()))
-        microseconds = {"p50_us": middle.p50, "p99_us": middle.p99, "max_us": middle.most}
-        cost = {"processor_us": middle.processor, "written_per_second": middle.rate}
-        figures.append({"load": title, "reader": name, **microseconds, **cost, "multiples": multiples})
+        print(f"  {name:26}{ages}{middle.processor:>11.1f}{middle.rate:>11,.0f}", end="")
+        print("".join(f"{multiple:>12.2f}" for multiple in multiples.values()))
+        figures.append(
+            {
+                "load": title,
+                "reader": name,
+                "p50_us": middle.p50,
+                "p99_us": middle.p99,
+                "max_us": middle.most,
+                "processor_us": middle.processor,
+                "written_per_second": middle.rate,
+                "multiples": multiples,
+            }
+        )
     return figures
 
 
 def run(*, quick: bool) -> Figures:
+    print(
+        "\nlatency: from when a message was written until it is in hand, decoded; multiples of the bare loops over"
+    )
+    print("websockets and picows, and of gql over websockets, within a round: less is better")
     figures: Figures = []
     for rate, burst in LOADS:
         load = Paced(rate * (1 if quick else 4) // 2, rate, burst)

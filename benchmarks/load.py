@@ -135,11 +135,13 @@ class Flood:
 
 def _serve(load: Load, port: Connection) -> None:
     from websockets.asyncio.server import serve as listen
+    from websockets.exceptions import ConnectionClosed
 
     async def handle(socket: ServerConnection) -> None:
-        await socket.recv()
-        await socket.send('{"type":"connection_ack"}')
-        await load.serve(socket, port.send)
+        with contextlib.suppress(ConnectionError, ConnectionClosed):  # a reader that was stopped
+            await socket.recv()
+            await socket.send('{"type":"connection_ack"}')
+            await load.serve(socket, port.send)
 
     async def main() -> None:
         options: dict[str, Any] = {"subprotocols": [SUBPROTOCOL], "compression": None, "ping_interval": None}

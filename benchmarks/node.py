@@ -35,8 +35,8 @@ def versions() -> dict[str, str]:
 
 
 def graphql_ws(subscriptions: int) -> Read:
-    """From the first message to the last ``complete``, of a second reading: by then its code is compiled, as the
-    others' is. Its start and its connection are not counted, though the others' connections are."""
+    """What the second reading of one process took, from the dial to the end: by then its code is compiled, as the
+    others' is."""
 
     async def read(url: str) -> Elsewhere:
         program = ["node", str(HERE / "reader.mjs"), url, str(subscriptions), DOCUMENT]

@@ -12,20 +12,16 @@ class Uncompressed extends WebSocket {
 }
 
 async function read() {
+  const started = performance.now();
+  const before = process.cpuUsage();
   const client = createClient({ url, webSocketImpl: Uncompressed, retryAttempts: 0 });
   let rows = 0;
-  let started;
-  let before;
   const one = () =>
     new Promise((resolve, reject) =>
       client.subscribe(
         { query },
         {
           next(message) {
-            if (started === undefined) {
-              started = performance.now();
-              before = process.cpuUsage();
-            }
             rows += message.data.EVM.Transfers.length;
           },
           error: reject,
@@ -34,9 +30,9 @@ async function read() {
       ),
     );
   await Promise.all(Array.from({ length: Number(subscriptions) }, one));
+  await client.dispose();
   const { user, system } = process.cpuUsage(before);
   const clock = (performance.now() - started) / 1e3;
-  await client.dispose();
   return { rows, clock, processor: (user + system) / 1e6 };
 }
 
