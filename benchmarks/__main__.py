@@ -75,9 +75,13 @@ def main() -> int:
         began = time.monotonic()
         try:
             found[name] = SCENARIOS[name](quick=asked.quick)
-        except CouldNotKeepPace as error:  # the others' figures are good all the same
+        except (
+            CouldNotKeepPace,
+            AssertionError,
+            TimeoutError,
+        ) as error:  # the others' figures are good all the same
             failed = True
-            print(f"\n{name} HAS FAILED: {error}", file=sys.stderr)
+            print(f"\n{name} HAS FAILED: {type(error).__name__}: {error}", file=sys.stderr)
         print(f"\n({name}: {time.monotonic() - began:.0f} s)", flush=True)
     if asked.json is not None:
         written = {"machine": here, "versions": used, "quick": asked.quick, "scenarios": found}

@@ -11,7 +11,7 @@ import asyncio
 from typing import Literal
 
 from .load import Flood, serving
-from .rounds import Figures, Read, measure, ratio, show
+from .rounds import Figures, Read, measure, ratio, show, warm
 
 CHECKPOINT_ROWS = 10_000
 AUTO, OFF, PLAIN, STORED = (
@@ -65,6 +65,8 @@ def run(*, quick: bool) -> Figures:
     for title, selection in DOCUMENTS.items():
         for rows, most in loads:
             messages = most // 4 if quick else most
+            with serving(Flood(1, rows)) as small:
+                asyncio.run(warm(small.url, readers(selection)))
             with serving(Flood(messages, rows)) as server:
                 took = asyncio.run(measure(server.url, readers(selection), messages, rows, 3 if quick else 5))
             figures += show(

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .load import encoded, framed, payload_of, serving, subscribed
+from .load import CouldNotKeepPace, encoded, framed, payload_of, serving, subscribed
 from .readers import DOCUMENT, rows_in
 from .rounds import Figures
 
@@ -132,7 +132,10 @@ async def read(url: str, load: Twins) -> Took:
         while (merged := client.status().subscriptions[0].merged) < messages * rows and not over:  # noqa: ASYNC110
             await asyncio.sleep(0.0005)
         ended_again = now()
-        assert not over, f"the links did not overlap to the end: {merged} rows were merged, then {over[0]}"
+        if over:
+            raise CouldNotKeepPace(
+                f"the links did not overlap to the end: {merged} rows merged, then {over[0]}"
+            )
     # On two from the second link's ack on: what was delivered lately is read then, to be compared with.
     (clock, processor), (clock_on_two, processor_on_two) = (
         ((end[0] - begin[0]) / messages, (end[1] - begin[1]) / messages)

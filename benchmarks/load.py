@@ -80,7 +80,7 @@ def framed(text: bytes) -> bytes:
 
 
 class CouldNotKeepPace(Exception):
-    """The load was not what it was to be, so that what was measured with it says nothing."""
+    """The load was not what it was to be, so that nothing could be measured with it."""
 
 
 class Load(Protocol):

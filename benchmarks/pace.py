@@ -48,8 +48,8 @@ class Paced:
         descriptor = socket.transport.get_extra_info("socket").fileno()
         # Past the library and the loop, whose timers know milliseconds only; in a thread, so that a ping is answered.
         rate = await asyncio.to_thread(self._write, descriptor, before, after)
-        await complete(socket, asked)
         tell(rate)
+        await complete(socket, asked)
 
     def _write(self, descriptor: int, before: bytes, after: bytes) -> float:
         gap = self.burst * 1e9 / self.rate

@@ -40,10 +40,15 @@ def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
         yield from list(names)[:: -1 if number % 2 else 1]
 
 
+async def warm(url: str, readers: Mapping[str, Read]) -> None:
+    """Have every reader read a small load, so that no round pays for what is imported and compiled once."""
+    for read in readers.values():
+        await read(url)
+
+
 async def measure(url: str, readers: Mapping[str, Read], messages: int, rows: int, rounds: int) -> Rounds:
     """What each reader took, round by round."""
     took: Rounds = {name: [] for name in readers}
-    await next(iter(readers.values()))(url)  # no round pays for what is imported and compiled once
     for name in turns(list(readers), rounds):
         clock, processor = time.perf_counter(), time.process_time()
         read = await readers[name](url)

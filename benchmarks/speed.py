@@ -7,7 +7,7 @@ import importlib.util
 
 from . import node, readers
 from .load import Flood, serving
-from .rounds import Figures, Read, measure, show
+from .rounds import Figures, Read, measure, show, warm
 
 LOADS = ((1, 1, 60_000), (100, 1, 1_500), (799, 1, 200), (1, 100, 60_000))  # rows, subscriptions, messages
 GQL, FLOOR = "gql, websockets", "bare picows + orjson"
@@ -42,10 +42,12 @@ def run(*, quick: bool) -> Figures:
     figures: Figures = []
     for rows, subscriptions, most in LOADS:
         messages = most // 4 if quick else most
+        found = clients(rows, subscriptions, quick=quick)
+        with serving(Flood(subscriptions, rows, subscriptions)) as small:
+            asyncio.run(warm(small.url, found))
         with serving(Flood(messages, rows, subscriptions)) as server:
-            readers = clients(rows, subscriptions, quick=quick)
-            took = asyncio.run(measure(server.url, readers, messages, rows, 3 if quick else 5))
+            took = asyncio.run(measure(server.url, found, messages, rows, 3 if quick else 5))
         title = f"speed: {rows} row(s) a message, {subscriptions} subscription(s), {messages} messages"
-        found = show(title, took, [name for name in (GQL, FLOOR) if name in took])
-        figures += [{**one, "rows": rows, "subscriptions": subscriptions} for one in found]
+        shown = show(title, took, [name for name in (GQL, FLOOR) if name in took])
+        figures += [{**one, "rows": rows, "subscriptions": subscriptions} for one in shown]
     return figures
