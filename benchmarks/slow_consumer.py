@@ -8,6 +8,7 @@ answers no query, so that bqstream's gaps stay open: then it holds the most.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -43,8 +44,9 @@ class Endless:
         asked = await subscribed(socket, 1)
         frame = next_frame(asked[0], payload_of(asked[0]["payload"]["query"], self.rows))
         chunk = frame * max(1, AT_ONCE // len(frame))
-        while True:
-            socket.transport.write(chunk)
+        while not socket.transport.is_closing() and socket.close_code is None:
+            with contextlib.suppress(RuntimeError):  # the library has said its last word meanwhile
+                socket.transport.write(chunk)
             await socket.drain()
             await asyncio.sleep(0)
 
