@@ -12,9 +12,9 @@ import select
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .load import VALUES, CouldNotKeepPace, complete, next_frame, payload_of, subscribed
+from .load import VALUES, complete, next_frame, payload_of, subscribed
 
 if TYPE_CHECKING:
     from websockets.asyncio.server import ServerConnection
@@ -23,6 +23,14 @@ WIDTH = len(str(VALUES["Transfer.Amount"]))  # the stamp stands in place of the 
 # A sleep comes back this much late and no more, in nanoseconds; what is left of a wait is spent looking at the clock.
 OVERSLEPT = 80_000
 LEAST = 0.95  # of the pace that was asked for
+
+
+class Pace(NamedTuple):
+    """How many were written a second, whether that was too few, and for how many seconds the reader took none."""
+
+    rate: float
+    late: bool
+    waited: float
 
 
 def age(data: Any) -> int:
@@ -34,7 +42,7 @@ def age(data: Any) -> int:
 class Paced:
     """So many messages of one row, ``rate`` a second: evenly spaced, or in evenly spaced bursts of ``burst`` at once.
 
-    Tells at which rate they were written.
+    Tells the `Pace` at which they were written.
     """
 
     messages: int
@@ -47,13 +55,13 @@ class Paced:
         before, after = frame.split(str(VALUES["Transfer.Amount"]).encode())
         descriptor = socket.transport.get_extra_info("socket").fileno()
         # Past the library and the loop, whose timers know milliseconds only; in a thread, so that a ping is answered.
-        rate = await asyncio.to_thread(self._write, descriptor, before, after)
-        tell(rate)
+        tell(await asyncio.to_thread(self._write, descriptor, before, after))
         await complete(socket, asked)
 
-    def _write(self, descriptor: int, before: bytes, after: bytes) -> float:
+    def _write(self, descriptor: int, before: bytes, after: bytes) -> Pace:
         gap = self.burst * 1e9 / self.rate
         turns = self.messages // self.burst
+        waited = 0.0
         start = time.monotonic_ns()
         for turn in range(turns):
             due = start + int(turn * gap)
@@ -61,23 +69,19 @@ class Paced:
                 if wait > OVERSLEPT:
                     time.sleep((wait - OVERSLEPT) / 1e9)
             stamp = b"%0*d" % (WIDTH, time.monotonic_ns())
-            write(descriptor, (before + stamp + after) * self.burst)
-        return turns * self.burst / ((time.monotonic_ns() - start + gap) / 1e9)
-
-    def check(self, rate: float, reader: str) -> None:
-        """Raise CouldNotKeepPace if ``rate`` is less than was asked for."""
-        if rate < LEAST * self.rate:
-            raise CouldNotKeepPace(
-                f"{rate:,.0f} messages a second were written to {reader}, and {self.rate:,} were asked for: the "
-                "machine is too busy, or the reader does not read that many"
-            )
+            waited += write(descriptor, (before + stamp + after) * self.burst)
+        took = (time.monotonic_ns() - start + gap) / 1e9
+        return Pace(turns * self.burst / took, LEAST * took >= turns * self.burst / self.rate, waited)
 
 
-def write(descriptor: int, data: bytes) -> None:
-    """Write all of it, waiting while the reader's side is full."""
-    view = memoryview(data)
+def write(descriptor: int, data: bytes) -> float:
+    """Write all of it; gives the seconds that were waited, the reader's side being full."""
+    view, waited = memoryview(data), 0.0
     while view:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
+            began = time.monotonic()
             select.select((), (descriptor,), ())
+            waited += time.monotonic() - began
+    return waited
