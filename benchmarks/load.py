@@ -6,9 +6,13 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from websockets.asyncio.server import ServerConnection
 
 SUBPROTOCOL = "graphql-transport-ws"
 AT_ONCE = 128 * 1024  # bytes that are written at once
@@ -75,23 +79,50 @@ def framed(text: bytes) -> bytes:
     return head + text
 
 
-def serve(messages: int, rows: int, subscriptions: int, port: Connection) -> None:
+class CouldNotKeepPace(Exception):
+    """The load was not what it was to be, so that nothing could be measured with it."""
+
+
+class Load(Protocol):
+    """What a connection that was acknowledged is sent. It is made in one process and serves in another."""
+
+    async def serve(self, socket: ServerConnection, tell: Callable[[Any], None]) -> None:
+        """Serve one connection; ``tell`` sends the benchmark what only the server knows."""
+
+
+async def subscribed(socket: ServerConnection, count: int) -> list[dict[str, Any]]:
+    """The next so many subscriptions."""
+    return [json.loads(await socket.recv()) for _ in range(count)]
+
+
+async def complete(socket: ServerConnection, asked: list[dict[str, Any]]) -> None:
+    """Complete the subscriptions and wait until the client has gone."""
+    for one in asked:
+        await socket.send(json.dumps({"id": one["id"], "type": "complete"}))
+    await socket.wait_closed()
+
+
+def next_frame(one: dict[str, Any], payload: dict[str, Any]) -> bytes:
+    """A frame with a message of this subscription."""
+    return framed(encoded({"id": one["id"], "type": "next", "payload": payload}))
+
+
+@dataclass(frozen=True)
+class Flood:
     """Await that many subscriptions on each connection, send each in turn a message of so many rows, as fast as they
     are read, ``messages`` of them in all, and complete it."""
-    from websockets.asyncio.server import ServerConnection
-    from websockets.asyncio.server import serve as listen
 
-    async def handle(socket: ServerConnection) -> None:
-        await socket.recv()
-        await socket.send('{"type":"connection_ack"}')
-        asked = [json.loads(await socket.recv()) for _ in range(subscriptions)]
-        payload = payload_of(asked[0]["payload"]["query"], rows)
-        turn = b"".join(
-            framed(encoded({"id": one["id"], "type": "next", "payload": payload})) for one in asked
-        )
+    messages: int
+    rows: int
+    subscriptions: int = 1
+
+    async def serve(self, socket: ServerConnection, tell: Callable[[Any], None]) -> None:
+        asked = await subscribed(socket, self.subscriptions)
+        payload = payload_of(asked[0]["payload"]["query"], self.rows)
+        turn = b"".join(next_frame(one, payload) for one in asked)
         several = max(1, AT_ONCE // len(turn))
         chunk = turn * several
-        left = messages // subscriptions
+        left = self.messages // self.subscriptions
         while left:
             count = min(several, left)
             left -= count
@@ -99,26 +130,43 @@ def serve(messages: int, rows: int, subscriptions: int, port: Connection) -> Non
             socket.transport.write(chunk if count == several else turn * count)
             await socket.drain()
             await asyncio.sleep(0)
-        for one in asked:
-            await socket.send(json.dumps({"id": one["id"], "type": "complete"}))
-        await socket.wait_closed()
+        await complete(socket, asked)
+
+
+def _serve(load: Load, port: Connection) -> None:
+    from websockets.asyncio.server import serve as listen
+    from websockets.exceptions import ConnectionClosed
+
+    async def handle(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionError, ConnectionClosed):  # a reader that was stopped
+            await socket.recv()
+            await socket.send('{"type":"connection_ack"}')
+            await load.serve(socket, port.send)
 
     async def main() -> None:
-        async with listen(handle, "127.0.0.1", 0, subprotocols=[SUBPROTOCOL], compression=None) as server:  # type: ignore[list-item]
+        options: dict[str, Any] = {"subprotocols": [SUBPROTOCOL], "compression": None, "ping_interval": None}
+        async with listen(handle, "127.0.0.1", 0, **options) as server:
             port.send(next(iter(server.sockets)).getsockname()[1])
             await asyncio.get_running_loop().create_future()
 
     asyncio.run(main())
 
 
+class Serving(NamedTuple):
+    """A load server's address, and what it tells."""
+
+    url: str
+    told: Connection
+
+
 @contextlib.contextmanager
-def serving(messages: int, rows: int, subscriptions: int = 1) -> Iterator[str]:
-    """The address of a load server that is there until the block is left."""
+def serving(load: Load) -> Iterator[Serving]:
+    """A load server that is there until the block is left."""
     here, there = multiprocessing.Pipe()
-    server = multiprocessing.Process(target=serve, args=(messages, rows, subscriptions, there), daemon=True)
+    server = multiprocessing.Process(target=_serve, args=(load, there), daemon=True)
     server.start()
     try:
-        yield f"ws://127.0.0.1:{here.recv()}/graphql"
+        yield Serving(f"ws://127.0.0.1:{here.recv()}/graphql", here)
     finally:
         server.terminate()
         server.join()

@@ -21,19 +21,25 @@ DOCUMENT = """subscription { EVM { Transfers {
     Transfer { Index Type Amount AmountInUSD Sender Receiver Currency { Symbol Name Decimals SmartContract Fungible } }
 } } }"""
 INIT = '{"type":"connection_init"}'
+# What is done with each message in hand; gives how many rows it had.
+Take = Callable[[Any], int]
+
+
+def rows_in(data: Any) -> int:
+    return len(data["EVM"]["Transfers"])
 
 
 def subscribe(number: int) -> str:
     return json.dumps({"id": str(number), "type": "subscribe", "payload": {"query": DOCUMENT}})
 
 
-def bqstream(*, subscriptions: int = 1, raw_rows: int = 0, backfill: Any = "auto") -> Read:
+def bqstream(subscriptions: int = 1, *, take: Take = rows_in, raw_rows: int = 0) -> Read:
     """``raw_rows``: take the bytes alone, of messages of so many rows."""
 
     async def read(url: str) -> int:
         from bqstream import Client
 
-        async with Client("token-of-the-benchmark", endpoint=url, backfill=backfill) as client:
+        async with Client("token-of-the-benchmark", endpoint=url) as client:
 
             async def one() -> int:
                 count = 0
@@ -43,7 +49,7 @@ def bqstream(*, subscriptions: int = 1, raw_rows: int = 0, backfill: Any = "auto
                             count += raw_rows * message.raw.startswith(b"{")
                         return count
                     async for message in stream:
-                        count += len(message.data["EVM"]["Transfers"])
+                        count += take(message.data)
                 return count
 
             return sum(await asyncio.gather(*(one() for _ in range(subscriptions))))
@@ -51,23 +57,25 @@ def bqstream(*, subscriptions: int = 1, raw_rows: int = 0, backfill: Any = "auto
     return read
 
 
-def gql_websockets(subscriptions: int = 1, *, transport: str = "websockets") -> Read:
-    async def read(url: str) -> int:
-        from gql import Client, gql
-        from gql.transport.aiohttp_websockets import AIOHTTPWebsocketsTransport
-        from gql.transport.websockets import WebsocketsTransport
+def gql_transport(url: str, transport: str) -> Any:
+    from gql.transport.aiohttp_websockets import AIOHTTPWebsocketsTransport
+    from gql.transport.websockets import WebsocketsTransport
 
-        chosen: Any = (
-            WebsocketsTransport(url=url, subprotocols=[SUBPROTOCOL])
-            if transport == "websockets"
-            else AIOHTTPWebsocketsTransport(url=url, subprotocols=[SUBPROTOCOL])
-        )
-        async with Client(transport=chosen) as session:
+    chosen = WebsocketsTransport if transport == "websockets" else AIOHTTPWebsocketsTransport
+    return chosen(url=url, subprotocols=[SUBPROTOCOL])
+
+
+def gql(subscriptions: int = 1, *, take: Take = rows_in, transport: str = "websockets") -> Read:
+    async def read(url: str) -> int:
+        from gql import Client
+        from gql import gql as parsed
+
+        async with Client(transport=gql_transport(url, transport)) as session:
 
             async def one() -> int:
                 count = 0
-                async for data in session.subscribe(gql(DOCUMENT)):
-                    count += len(data["EVM"]["Transfers"])
+                async for data in session.subscribe(parsed(DOCUMENT)):
+                    count += take(data)
                 return count
 
             return sum(await asyncio.gather(*(one() for _ in range(subscriptions))))
@@ -76,7 +84,10 @@ def gql_websockets(subscriptions: int = 1, *, transport: str = "websockets") -> 
 
 
 async def read_bare(
-    send: Callable[[str], Awaitable[None]], receive: Callable[[], Awaitable[Any]], subscriptions: int
+    send: Callable[[str], Awaitable[None]],
+    receive: Callable[[], Awaitable[Any]],
+    subscriptions: int,
+    take: Take,
 ) -> int:
     """Read until all subscriptions are completed; ``receive`` gives a frame's bytes."""
     import orjson
@@ -91,21 +102,21 @@ async def read_bare(
         if message["type"] == "complete":
             ended += 1
         else:
-            count += len(message["payload"]["data"]["EVM"]["Transfers"])
+            count += take(message["payload"]["data"])
     return count
 
 
-def bare_websockets(subscriptions: int = 1) -> Read:
+def bare_websockets(subscriptions: int = 1, *, take: Take = rows_in) -> Read:
     async def read(url: str) -> int:
         from websockets.asyncio.client import connect
 
         async with connect(url, subprotocols=[SUBPROTOCOL], compression=None, max_size=None) as socket:  # type: ignore[list-item]
-            return await read_bare(socket.send, lambda: socket.recv(decode=False), subscriptions)
+            return await read_bare(socket.send, lambda: socket.recv(decode=False), subscriptions, take)
 
     return read
 
 
-def bare_aiohttp(subscriptions: int = 1) -> Read:
+def bare_aiohttp(subscriptions: int = 1, *, take: Take = rows_in) -> Read:
     async def read(url: str) -> int:
         import aiohttp
 
@@ -117,12 +128,12 @@ def bare_aiohttp(subscriptions: int = 1) -> Read:
             async def receive() -> Any:
                 return (await socket.receive()).data
 
-            return await read_bare(socket.send_str, receive, subscriptions)
+            return await read_bare(socket.send_str, receive, subscriptions, take)
 
     return read
 
 
-def bare_picows(subscriptions: int = 1) -> Read:
+def bare_picows(subscriptions: int = 1, *, take: Take = rows_in) -> Read:
     async def read(url: str) -> int:
         import orjson
         from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect
@@ -137,7 +148,7 @@ def bare_picows(subscriptions: int = 1) -> Read:
                     return
                 message = orjson.loads(frame.get_payload_as_memoryview())
                 if message["type"] == "next":
-                    count += len(message["payload"]["data"]["EVM"]["Transfers"])
+                    count += take(message["payload"]["data"])
                 elif message["type"] == "complete":
                     ended += 1
                     if ended == subscriptions:

@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
-Read = Callable[[str], Awaitable[int]]
+
+class Elsewhere(NamedTuple):
+    """What a reader in a process of its own says of itself: its rows, and seconds of the whole load."""
+
+    rows: int
+    clock: float
+    processor: float
+
+
+Read = Callable[[str], Awaitable[int | Elsewhere]]  # how many rows there were
+Figures = list[dict[str, Any]]  # what ``--json`` writes
 
 
 class Took(NamedTuple):
@@ -24,18 +34,28 @@ class Took(NamedTuple):
 Rounds = dict[str, list[Took]]
 
 
-async def measure(url: str, readers: Mapping[str, Read], messages: int, rows: int, rounds: int) -> Rounds:
-    """What each reader took, round by round; every other round the other way round."""
-    took: Rounds = {name: [] for name in readers}
-    await next(iter(readers.values()))(url)  # no round pays for what is imported and compiled once
+def turns(names: Sequence[str], rounds: int) -> Iterator[str]:
+    """Every name in each round, every other round the other way round."""
     for number in range(rounds):
-        for name in list(readers)[:: -1 if number % 2 else 1]:
-            clock, processor = time.perf_counter(), time.process_time()
-            count = await readers[name](url)
-            took[name].append(
-                Took((time.perf_counter() - clock) / messages, (time.process_time() - processor) / messages)
-            )
-            assert count == messages * rows, f"{name} read {count} rows of {messages * rows}"
+        yield from list(names)[:: -1 if number % 2 else 1]
+
+
+async def warm(url: str, readers: Mapping[str, Read]) -> None:
+    """Have every reader read a small load, so that no round pays for what is imported and compiled once."""
+    for read in readers.values():
+        await read(url)
+
+
+async def measure(url: str, readers: Mapping[str, Read], messages: int, rows: int, rounds: int) -> Rounds:
+    """What each reader took, round by round."""
+    took: Rounds = {name: [] for name in readers}
+    for name in turns(list(readers), rounds):
+        clock, processor = time.perf_counter(), time.process_time()
+        read = await readers[name](url)
+        if isinstance(read, int):
+            read = Elsewhere(read, time.perf_counter() - clock, time.process_time() - processor)
+        took[name].append(Took(read.clock / messages, read.processor / messages))
+        assert read.rows == messages * rows, f"{name} read {read.rows} rows of {messages * rows}"
     return took
 
 
@@ -45,16 +65,27 @@ def ratio(took: Rounds, name: str, other: str, by: Literal["clock", "processor"]
     return statistics.median(b[place] / a[place] for a, b in zip(took[name], took[other], strict=True))
 
 
-def show(title: str, took: Rounds, others: Sequence[str]) -> None:
+def show(title: str, took: Rounds, others: Sequence[str]) -> Figures:
     """Print a table, with the ratios to each of ``others``: by the clock, and by processor time."""
     print(f"\n{title}; median of {len(took[others[0]])} interleaved rounds")
     heads = "".join(f"{f'x {other}':>32}" for other in others)
     print(f"  {'':32}{'messages/s':>12}{'processor us':>14}{heads}")
+    figures: Figures = []
     for name, rounds in took.items():
         speed = 1 / statistics.median(one.clock for one in rounds)
         processor = statistics.median(one.processor for one in rounds) * 1e6
-        ratios = "".join(
-            f"{ratio(took, name, other, 'clock'):>22.2f} / {ratio(took, name, other, 'processor'):<7.2f}"
-            for other in others
-        )
+        by_clock = {other: ratio(took, name, other, "clock") for other in others}
+        by_processor = {other: ratio(took, name, other, "processor") for other in others}
+        ratios = "".join(f"{by_clock[other]:>22.2f} / {by_processor[other]:<7.2f}" for other in others)
         print(f"  {name:32}{speed:>12,.0f}{processor:>14.1f}{ratios}")
+        figures.append(
+            {
+                "load": title,
+                "reader": name,
+                "messages_per_second": speed,
+                "processor_us": processor,
+                "times_as_fast_by_clock": by_clock,
+                "times_as_fast_by_processor": by_processor,
+            }
+        )
+    return figures
