@@ -57,9 +57,10 @@ class Reader:
 
     def key(self, row: Any) -> Key | None:
         """The values of the row's key fields, in the table's order; None where it has no key."""
-        key = (*(_value(row, path) for path in self.of), *(_value(row, path) for path in self.within))
-        if not key or None in key[: len(self.of)]:
+        of = [_value(row, path) for path in self.of]
+        if not of or None in of:
             return None
+        key = (*of, *[_value(row, path) for path in self.within])
         return key if all(part is None or isinstance(part, str | int) for part in key) else None
 
     def hash(self, row: Any) -> str | None:
@@ -201,8 +202,9 @@ def _selection(name: str, below: _Tree) -> str:
 
 
 def _value(row: Any, path: Path) -> Any:
-    for name in path:
-        if not isinstance(row, dict):
-            return None
-        row = row.get(name)
+    try:
+        for name in path:
+            row = row[name]
+    except (KeyError, TypeError, IndexError):  # it is not there, or what it would be in is no object
+        return None
     return row

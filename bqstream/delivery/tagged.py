@@ -16,20 +16,23 @@ from .enlarge import Reader
 Tag = bytes
 """9 bytes, 12 characters in base64: one coincidence among a million rows once in ten billion times."""
 
-_encode = msgspec.json.Encoder(order="sorted").encode
 _seen = threading.local()  # whether the row that this thread decodes holds a JSON float
 
 
-def _float(text: str) -> float:
+class _Float:
+    """Stands in a row for a JSON float, which the query side prices anew (graphql/dataset, design)."""
+
+
+def _float(text: str) -> _Float:
     _seen.float = True
-    value = float(text)
-    if math.isinf(value):
+    if math.isinf(float(text)):
         raise ValueError("no double holds it")
-    return value
+    return _FLOAT
 
 
+_FLOAT = _Float()
 _decode = msgspec.json.Decoder(float_hook=_float).decode
-_FLOAT = "~"  # stands in a row for a JSON float, which the query side prices anew (graphql/dataset, design)
+_encode = msgspec.json.Encoder(order="sorted", enc_hook=lambda value: "~").encode
 
 
 class Row(NamedTuple):
@@ -57,15 +60,9 @@ class Row(NamedTuple):
         return None if self.cursor is None else self.cursor.value
 
 
-def tagged(raw: msgspec.Raw, reader: Reader) -> Row:
-    """Read one row; nothing here raises, whatever it holds."""
-    row, content = _read(raw, reader)
-    return row if content is None else row._replace(content=_digest(content))
-
-
 def place_of(raw: msgspec.Raw, reader: Reader) -> tuple[Cursor | None, Tag]:
     """Where a row stands, and its tag: less work than to read all of it."""
-    row, _ = _read(raw, reader, whole=False)
+    row = tagged(raw, reader, whole=False)
     return row.cursor, row.tag
 
 
@@ -93,29 +90,30 @@ def _cursor(raw: msgspec.Raw, reader: Reader) -> Cursor | None:
         return None
 
 
-def _read(raw: msgspec.Raw, reader: Reader, *, whole: bool = True) -> tuple[Row, bytes | None]:
-    """The row; and, where it is told by its key and that is asked for, its content, whose digest is to be put in."""
+def tagged(raw: msgspec.Raw, reader: Reader, *, whole: bool = True) -> Row:
+    """Read one row; nothing here raises, whatever it holds. If not ``whole``, one that is told by its key is read
+    without its content."""
     _seen.float = False
     try:
         value = _decode(raw)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
         tag = _digest(bytes(raw))
-        return Row(raw, None, tag, tag, tag, None), None
+        return Row(raw, None, tag, tag, tag, None)
     cursor, key, branch = reader.cursor(value), reader.key(value), reader.hash(value)
-    if key is not None and not whole:
-        tag = _digest(b"k" + msgspec.json.encode(key))
-        return Row(raw, cursor, tag, tag, tag, branch), None
-    reader.take_out(value)
-    content = masked = _canonical(value, raw)
-    if _seen.float:
-        masked = _canonical(_without_floats(value), raw)
     if key is not None:
-        tag = _digest(b"k" + msgspec.json.encode(key))
-        return Row(raw, cursor, tag, tag, tag, branch), masked
+        tag = content = _digest(b"k" + msgspec.json.encode(key))
+        if whole:
+            reader.take_out(value)
+            content = _digest(_canonical(value, raw))
+        return Row(raw, cursor, tag, tag, content, branch)
+    reader.take_out(value)
     frame = msgspec.json.encode((branch, None if cursor is None else cursor.value))
-    tag = _digest(frame + masked)
-    exact = tag if masked is content else _digest(frame + b"!" + content)
-    return Row(raw, cursor, tag, exact, tag, branch), None
+    tag = exact = _digest(frame + _canonical(value, raw))
+    if _seen.float:
+        value = msgspec.json.decode(raw)
+        reader.take_out(value)
+        exact = _digest(frame + b"!" + _canonical(value, raw))
+    return Row(raw, cursor, tag, exact, tag, branch)
 
 
 def tagged_rows(
@@ -134,16 +132,6 @@ def _canonical(value: Any, raw: msgspec.Raw) -> bytes:
         return _encode(value)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, TypeError):
         return bytes(raw)
-
-
-def _without_floats(value: Any) -> Any:
-    if isinstance(value, float):
-        return _FLOAT
-    if isinstance(value, dict):
-        return {name: _without_floats(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_without_floats(inner) for inner in value]
-    return value
 
 
 def _digest(text: bytes) -> Tag:
