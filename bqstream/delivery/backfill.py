@@ -89,7 +89,8 @@ class Walk:
     by_time: bool = False
     over: bool = False
     before: list[Row] | None = None  # what the last answer held that does not count yet …
-    before_head: Cursor | None = None  # … and where the cube's newest row stood
+    before_head: Cursor | None = None  # … where the cube's newest row stood …
+    before_past: bool = False  # … and whether it was past the window's end
     block: Cursor | None = None  # the block that is paged inside …
     inside: list[Row] = field(default_factory=list)  # … and what it has brought
     head: Cursor | None = None
@@ -143,9 +144,14 @@ class Walk:
         and the last one agree, of blocks below where the head stood at both."""
         before, self.before = self.before, rows
         head, self.before_head = self.before_head, self.head
-        if whole is None and past and before is not None and _same(rows, before, None):
-            self.over = True
-            return rows, False
+        was_past, self.before_past = self.before_past, past
+        if whole is None and past and before is not None:
+            if self.by_time and was_past and _holds(rows, before):
+                self.over = True  # what came since is of an interval that still runs, and comes on the link
+                return before, False
+            if _same(rows, before, None):
+                self.over = True
+                return rows, False
         limits = [found.value for found in (head, self.head) if found is not None]
         limit = min(limits) if before is not None and len(limits) == 2 else None
         if limit is None or not _same(rows, before or [], limit):
@@ -173,6 +179,11 @@ def _same(rows: list[Row], others: list[Row], limit: int | None) -> bool:
         Counter(row.tag for row in some if limit is None or _below(row, limit)) for some in (rows, others)
     )
     return one == other
+
+
+def _holds(rows: list[Row], others: list[Row]) -> bool:
+    """Whether an answer holds all the rows of another."""
+    return Counter(row.tag for row in others) <= Counter(row.tag for row in rows)
 
 
 @dataclass(slots=True)

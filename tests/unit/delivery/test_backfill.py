@@ -213,6 +213,17 @@ def test_a_query_side_that_stands_still_is_given_up_after_a_while_and_one_that_m
     assert story.now < 4 * STUCK + 90 * 4
 
 
+def test_an_interval_of_which_rows_come_on_and_on_is_closed_with_what_two_answers_hold() -> None:
+    story = Story(Window(low=at(6), high=at(6), till=3), by_time=["A"])
+    rows = 1
+    while not story.walk.over:
+        assert story.now < 3 + 4 * LAST_LOOK
+        story.asked()
+        rows += story.now > 3  # what is published after the window comes on the link
+        story.answered(answer([6] * rows, head=6))
+    assert 0 < len(story.got) < rows
+
+
 def test_intervals_that_run_for_long_are_closed_by_time_though_the_head_stays_where_it_is() -> None:
     story = Story(Window(low=at(5), high=at(6), till=3), by_time=["A"])
     while not story.walk.over:
