@@ -28,7 +28,7 @@ from .credentials.keeper import Keeper
 from .credentials.providers import Credentials, as_credentials
 from .credentials.token import HeldToken
 from .delivery.document import Document
-from .delivery.plan import Dataset, Identities
+from .delivery.plan import Dataset, Identities, Plan
 from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
@@ -372,62 +372,10 @@ class Client:
         plan = order.plan(hidden=order.document.text not in self._refused_hidden)
         if not order.resumes(plan) and order.resumes(own := order.plan(hidden=False)):
             plan = own  # as when the checkpoint was taken, the service having refused hidden fields
-        fingerprint = order.fingerprint(self._endpoint.http)
-
-        def gap_named(gap: Gap) -> None:
-            self._emit(events.GapNamed(at=events.moment(self._clock.wall()), operation=key, gap=gap))
-            if order.on_gap == "raise" and gap.is_hole:
-                self._forget(operation)
-                stream.failed(GapFound(gap), self._clock.monotonic())
-
-        def ready() -> None:
-            if stream.over:  # an overflow ends it from inside
-                self._forget(operation)
-            if (reader := held()) is not None:
-                reader._wake()
-
-        def parked(resumed: bool) -> None:
-            self._emit(events.Parked(at=events.moment(self._clock.wall()), operation=key, resumed=resumed))
-
-        def plain() -> bytes | None:
-            """The service refused hidden fields: the user's own document is sent, and that is remembered."""
-            if (
-                stream.messages or stream.waiting_messages
-            ):  # brought by queries, so that it is not these fields
-                return None
-            own = order.plan(hidden=False)
-            if not order.resumes(own):  # it would not know what the checkpoint knows
-                return None
-            self._refused_hidden.add(order.document.text)
-            stream.replan(own)
-            return request_of(order.document, order.variables)
-
-        stream: Stream = Stream(
-            buffer=order.buffer,
-            clock=self._clock,
-            on_gap=gap_named,
-            on_parked=parked,
-            on_ready=ready,
-            on_room=lambda: session.has_room(operation),
-            on_queries=lambda: self._close_gap(stream),
-            plan=plan,
-            cubes=order.document.cubes,
-            fingerprint=fingerprint,
-            start=order.start(plan, fingerprint, self._clock),
-            into=order.into,
-            undo=order.undo,
-            lag=self._timeouts.grace,
-            pause=self._timeouts.block,
-        )
-        request = request_of(order.document, order.variables, plan.text)
-        operation: Operation = Operation(key, request, stream, fallback=plain if plan.hides else None)
-
-        def closed() -> None:
-            self._forget(operation)
-            stream.completed(self._clock.monotonic())  # what is still missing is not asked for any more
-
-        subscription: Subscription[Any] = Subscription(stream, closed, key)
-        held = weakref.ref(subscription)  # one that the user lets go unclosed is to warn
+        course = _Course(self, key, order, plan)
+        operation, stream = course.operation, course.stream
+        subscription: Subscription[Any] = Subscription(stream, course.closed, key)
+        course.held = weakref.ref(subscription)
         self._open[key] = (operation, stream)
         session.add(operation)
         try:
@@ -438,10 +386,6 @@ class Client:
             await subscription.aclose()
             raise
         return subscription
-
-    def _close_gap(self, stream: Stream) -> None:
-        if self._closer is not None:
-            self._closer.close(stream)
 
     def _forget(self, operation: Operation) -> None:
         if self._open.pop(operation.key, None) is not None and self._session is not None:
@@ -505,6 +449,80 @@ class Client:
                 why=f"no token: {why}",
             )
         )
+
+
+class _Course:
+    """One subscription from its start to its end: what its stream asks and tells, passed on to the other parts."""
+
+    __slots__ = ("_client", "_order", "held", "key", "operation", "stream")
+
+    def __init__(self, client: Client, key: int, order: Order, plan: Plan) -> None:
+        self._client = client
+        self._order = order
+        self.key = key
+        self.held: Callable[[], Subscription[Any] | None] = lambda: None  # one let go unclosed is to warn
+        fingerprint = order.fingerprint(client._endpoint.http)
+        self.stream = Stream(
+            buffer=order.buffer,
+            clock=client._clock,
+            on_gap=self._gap_named,
+            on_parked=self._parked,
+            on_ready=self._ready,
+            on_room=self._room,
+            on_queries=self._queries,
+            plan=plan,
+            cubes=order.document.cubes,
+            fingerprint=fingerprint,
+            start=order.start(plan, fingerprint, client._clock),
+            into=order.into,
+            undo=order.undo,
+            lag=client._timeouts.grace,
+            pause=client._timeouts.block,
+        )
+        request = request_of(order.document, order.variables, plan.text)
+        self.operation = Operation(key, request, self.stream, fallback=self._plain if plan.hides else None)
+
+    def closed(self) -> None:
+        """The user has closed it: what is still missing is not asked for any more."""
+        self._client._forget(self.operation)
+        self.stream.completed(self._client._clock.monotonic())
+
+    def _gap_named(self, gap: Gap) -> None:
+        client = self._client
+        client._emit(events.GapNamed(at=events.moment(client._clock.wall()), operation=self.key, gap=gap))
+        if self._order.on_gap == "raise" and gap.is_hole:
+            client._forget(self.operation)
+            self.stream.failed(GapFound(gap), client._clock.monotonic())
+
+    def _ready(self) -> None:
+        if self.stream.over:  # an overflow ends it from inside
+            self._client._forget(self.operation)
+        if (reader := self.held()) is not None:
+            reader._wake()
+
+    def _parked(self, resumed: bool) -> None:
+        at = events.moment(self._client._clock.wall())
+        self._client._emit(events.Parked(at=at, operation=self.key, resumed=resumed))
+
+    def _room(self) -> None:
+        if self._client._session is not None:
+            self._client._session.has_room(self.operation)
+
+    def _queries(self) -> None:
+        if self._client._closer is not None:
+            self._client._closer.close(self.stream)
+
+    def _plain(self) -> bytes | None:
+        """The service refused hidden fields: the user's own document is sent, and that is remembered."""
+        stream, order = self.stream, self._order
+        if stream.messages or stream.waiting_messages:  # brought by queries, so that it is not these fields
+            return None
+        own = order.plan(hidden=False)
+        if not order.resumes(own):  # it would not know what the checkpoint knows
+            return None
+        self._client._refused_hidden.add(order.document.text)
+        stream.replan(own)
+        return request_of(order.document, order.variables)
 
 
 async def connect(credentials: Credentials | str | Callable[[], Any] | None = None, **options: Any) -> Client:

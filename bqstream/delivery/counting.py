@@ -14,6 +14,7 @@ from .tally import Tally
 
 # Rows that are kept for comparison, of one cube.
 MOST_ROWS = 250_000
+_NONE: frozenset[str] = frozenset()
 # A link that brought a row and has gone: its copies are not a query's.
 _GONE = -1
 
@@ -33,7 +34,7 @@ class Counting:
 
     def __init__(self, readers: Mapping[str, Reader], history: History) -> None:
         self.readers = readers
-        self.void: frozenset[str] = frozenset()  # cubes whose key turned out to be none
+        self.void = _NONE  # cubes whose key turned out to be none
         self.known: dict[str, list[Known]] = {}
         self._history = history
         self._tallies: dict[str, Tally] = {}

@@ -18,6 +18,9 @@ from .rows import Fingerprint, Rows
 SPAN = 30.0
 
 
+_EMPTY: deque[Arrival] = deque()  # until there is one: most of what an idle subscription would take
+
+
 class History:
     """Payloads that wait for the reader, and a ring of those that the reader took; O(1) for each.
 
@@ -30,8 +33,8 @@ class History:
     def __init__(self, *, seconds: float = 60.0, size: int = 32 * MEBIBYTE) -> None:
         self._seconds = seconds
         self._limit = size
-        self._tail: deque[Arrival] | tuple[()] = ()  # what came before …
-        self._ring: deque[Arrival] = deque()  # … the last ``seconds``, and what waits
+        self._tail = _EMPTY  # what came before …
+        self._ring = _EMPTY  # … the last ``seconds``, and what waits
         self.size = 0  # of what was taken
         self.first = 1
         self.last = 0  # the newest payload's number; 0 before there is one
@@ -49,20 +52,17 @@ class History:
 
     def add(self, arrival: Arrival) -> None:
         """It waits for the reader."""
-        ring = self._ring
-        if ring and arrival.at < ring[-1].at:  # held back: its age is that of its delivery
-            arrival = replace(arrival, at=ring[-1].at)
-        ring.append(arrival)
-        self.last += 1
+        self.add_all((arrival,))
 
     def add_all(self, arrivals: Sequence[Arrival]) -> None:
         """They came at once, and wait for the reader."""
-        if self._ring and arrivals[0].at < self._ring[-1].at:
-            for arrival in arrivals:
-                self.add(arrival)
-        else:
-            self._ring.extend(arrivals)
-            self.last += len(arrivals)
+        ring = self._ring
+        if ring is _EMPTY:
+            ring = self._ring = deque()
+        if ring and arrivals[0].at < ring[-1].at:  # held back: its age is that of its delivery
+            arrivals = [replace(arrival, at=ring[-1].at) for arrival in arrivals]
+        ring.extend(arrivals)
+        self.last += len(arrivals)
 
     def take(self, arrival: Arrival, *, pinned: bool = False) -> None:
         """The reader took the oldest that waited, or it was let go for good. ``pinned``: nothing is let go for its
@@ -75,7 +75,7 @@ class History:
             while self.size > self._limit and self.first < self.needed:
                 self._evict(ring.popleft())
             return
-        if not isinstance(tail, deque):
+        if tail is _EMPTY:
             tail = self._tail = deque()
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
             tail.append(ring.popleft())
