@@ -18,6 +18,7 @@ HERE = Path(__file__).with_name("speed.svg")
 # Who is drawn, as what; every load has them in this order, whoever is faster.
 SHOWN = {
     "bqstream": "mine",
+    "bqstream, typed": "typed",
     "bqstream, message.raw": "bytes",
     GQL: "other",
     "gql, aiohttp": "other",
@@ -34,6 +35,7 @@ STYLE = """
   .note { fill: #59636e }
   .card { fill: #ffffff }
   .mine { fill: #0969da }
+  .typed { fill: #4d94e4 }
   .bytes { fill: #80b4ee }
   .other { fill: #9aa4af }
   .bare { fill: #d0d7de }
@@ -43,6 +45,7 @@ STYLE = """
     .note { fill: #9198a1 }
     .card { fill: #0d1117 }
     .mine { fill: #4493f8 }
+    .typed { fill: #356cb4 }
     .bytes { fill: #27568f }
     .other { fill: #6e7681 }
     .bare { fill: #3d444d }

@@ -13,6 +13,7 @@ from typing import Any
 
 from .load import SUBPROTOCOL
 from .rounds import Read
+from .typed import Data
 
 # About a kilobyte a row; it selects its cube's own keys, so that every client gets the same bytes.
 DOCUMENT = """subscription { EVM { Transfers {
@@ -33,8 +34,14 @@ def subscribe(number: int) -> str:
     return json.dumps({"id": str(number), "type": "subscribe", "payload": {"query": DOCUMENT}})
 
 
-def bqstream(subscriptions: int = 1, *, take: Take = rows_in, raw_rows: int = 0) -> Read:
-    """``raw_rows``: take the bytes alone, of messages of so many rows."""
+def typed_rows_in(data: Data) -> int:
+    return len(data.EVM.Transfers)
+
+
+def bqstream(subscriptions: int = 1, *, take: Take = rows_in, raw_rows: int = 0, typed: bool = False) -> Read:
+    """``raw_rows``: take the bytes alone, of messages of so many rows; ``typed``: decode into structs."""
+    if typed:
+        take = typed_rows_in
 
     async def read(url: str) -> int:
         from bqstream import Client
@@ -43,7 +50,7 @@ def bqstream(subscriptions: int = 1, *, take: Take = rows_in, raw_rows: int = 0)
 
             async def one() -> int:
                 count = 0
-                async with client.subscribe(DOCUMENT) as stream:
+                async with client.subscribe(DOCUMENT, type=Data if typed else None) as stream:
                     if raw_rows:
                         async for message in stream:
                             count += raw_rows * message.raw.startswith(b"{")

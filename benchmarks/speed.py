@@ -17,6 +17,7 @@ def clients(rows: int, subscriptions: int, *, quick: bool) -> dict[str, Read]:
     """Who reads, by name; who is not installed is left out."""
     found: dict[str, Read] = {
         "bqstream": readers.bqstream(subscriptions),
+        "bqstream, typed": readers.bqstream(subscriptions, typed=True),
         "bqstream, message.raw": readers.bqstream(subscriptions, raw_rows=rows),
         GQL: readers.gql(subscriptions),
     }
