@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, islice
 
 from msgspec.structs import replace
@@ -25,7 +25,8 @@ class History:
     """Payloads that wait for the reader, and a ring of those that the reader took; O(1) for each.
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
-    a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
+    a gap begins where that stands. It is bounded by size too, what waits and what was taken together (``size`` bytes):
+    what waits is bounded by the buffer, and the more waits, the less is kept of what was taken. Payloads are
     numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. All
     from ``needed`` on is kept, whatever its age and size.
     """
@@ -35,7 +36,7 @@ class History:
         self._limit = size
         self._tail = _EMPTY  # what came before …
         self._ring = _EMPTY  # … the last ``seconds``, and what waits
-        self.size = 0  # of what was taken
+        self.size = 0  # in bytes
         self.first = 1
         self.last = 0  # the newest payload's number; 0 before there is one
         self.taken = 0
@@ -50,31 +51,27 @@ class History:
         """The newest payload; None before there is one."""
         return self._ring[-1] if self._ring else None
 
-    def add(self, arrival: Arrival) -> None:
-        """It waits for the reader."""
-        self.add_all((arrival,))
-
-    def add_all(self, arrivals: Sequence[Arrival]) -> None:
+    def add(self, *arrivals: Arrival) -> None:
         """They came at once, and wait for the reader."""
         ring = self._ring
         if ring is _EMPTY:
             ring = self._ring = deque()
         if ring and arrivals[0].at < ring[-1].at:  # held back: its age is that of its delivery
-            arrivals = [replace(arrival, at=ring[-1].at) for arrival in arrivals]
+            arrivals = tuple(replace(arrival, at=ring[-1].at) for arrival in arrivals)
         ring.extend(arrivals)
         self.last += len(arrivals)
+        self.size += sum([len(arrival.raw) for arrival in arrivals])
+        self._trim()
 
     def take(self, arrival: Arrival, *, pinned: bool = False) -> None:
         """The reader took the oldest that waited, or it was let go for good. ``pinned``: nothing is let go for its
         age."""
-        self.size += len(arrival.raw)
         self.taken += 1
         tail, ring = self._tail, self._ring
         oldest = -math.inf if pinned else arrival.at - self._seconds
-        if not tail and ring[0].at >= oldest:  # the usual case: nothing is too old
-            while self.size > self._limit and self.first < self.needed:
-                self._evict(ring.popleft())
-            return
+        if not tail and ring[0].at >= oldest:
+            self._trim()
+            return  # the usual case: nothing is too old
         if tail is _EMPTY:
             tail = self._tail = deque()
         while ring[0].at < oldest and self.first + len(tail) <= self.taken:
@@ -84,8 +81,12 @@ class History:
             if (pinned or tail[0].at >= tail[-1].at - SPAN) and self.size <= self._limit:
                 break
             self._evict(tail.popleft())
+        self._trim()
+
+    def _trim(self) -> None:
+        """Let the oldest go that were taken, until what is kept is no more than it may be."""
         while self.size > self._limit and self.first < self.needed:
-            self._evict(ring.popleft())
+            self._evict((self._tail or self._ring).popleft())
 
     def _evict(self, entry: Arrival) -> None:
         self.size -= len(entry.raw)

@@ -38,6 +38,7 @@ class Merge:
         lag: float = 0.0,
         pause: float = 0.0,
         hold: int = 32 * MEBIBYTE,
+        waiting: Callable[[], int] = int,
         cubes: tuple[str, ...] = (),
     ) -> None:
         merged = plan.merged if plan is not None else ()
@@ -56,6 +57,7 @@ class Merge:
                 lag=lag,
                 pause=pause,
                 hold=hold,
+                waiting=waiting,
             )
         if self.others or not merged:
             self.position = Position(

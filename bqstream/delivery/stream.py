@@ -45,8 +45,8 @@ class Stream:
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
 
-    What was delivered is kept for a while to compare with, in as many bytes as may wait, and what is held back while
-    a gap is closed is as many at most. Every callable is called from
+    What was delivered is kept for a while to compare with, together with what waits in as many bytes as may wait; what
+    is held back while a gap is closed is, together with what waits, as many at most. Every callable is called from
     inside the method that caused it, must be quick and must not raise.
     """
 
@@ -110,6 +110,7 @@ class Stream:
             lag=merging.lag,
             pause=merging.pause,
             hold=merging.hold,
+            waiting=self._waiting,
             cubes=self.cubes,
         )
         self._floors = () if self._merge.union is None else self._merge.union.repair.floors
@@ -268,7 +269,7 @@ class Stream:
         arrivals = [Arrival(raw, now, source) for raw in raws]
         if not buffer.put_all(arrivals):
             return False
-        self._history.add_all(arrivals)
+        self._history.add(*arrivals)
         self._last_in = now
         if len(buffer.waiting) == len(arrivals):  # a reader waits for no other
             self._on_ready()
@@ -346,6 +347,9 @@ class Stream:
 
     def _has_room(self) -> bool:
         return self._policy != "block" or self._buffer.parked or not self._buffer.full
+
+    def _waiting(self) -> int:
+        return self._buffer.bytes
 
     def _has_room_to_fill(self) -> bool:
         return not (self._over or self._buffer.parked or self._buffer.full)

@@ -66,7 +66,8 @@ class Union:
         want_queries: a query can be sent; ``step`` says which.
         lag: by how many seconds one source's rows may come later than another's; ``pause`` how much later still where
             a slow reader stopped a link.
-        hold: how many bytes of live payloads may be held back while a gap is closed.
+        hold: how many bytes of live payloads may be held back while a gap is closed, together with the bytes that are
+            ``waiting`` for the reader.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Union:
         lag: float = 0.0,
         pause: float = 0.0,
         hold: int = 32 * MEBIBYTE,
+        waiting: Callable[[], int] = int,
     ) -> None:
         self._out = deliver
         self._gaps = gaps
@@ -104,6 +106,7 @@ class Union:
         self._grace = lag
         self._pause = pause
         self._hold = hold
+        self._waiting = waiting
         self._last = started
         self.beginning = Beginning()
         self._live: dict[int, _Source] = {}
@@ -195,7 +198,7 @@ class Union:
         closing = repair.closing
         if closing is not None and closing.holding:
             closing.hold(Held(source, raw, now))
-            if closing.size > self._hold:
+            if closing.size + self._waiting() > self._hold:
                 self._let_go(closing, now)
         else:
             self._pass(source, payload, rows, now)
