@@ -95,7 +95,7 @@ class Buffer:
     """
 
     messages: int = 16_384
-    bytes: int = 32 * MEBIBYTE
+    bytes: int = 24 * MEBIBYTE
     overflow: Overflow = "block"
 
     def __post_init__(self) -> None:
