@@ -12,12 +12,13 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import gap_closing, handover, idle, latency, node, slow_consumer, speed
+from . import gap_closing, handover, idle, latency, node, slow_consumer, speed, stages
 from .load import CouldNotKeepPace
 from .rounds import Figures
 
 SCENARIOS = {
     "speed": speed.run,
+    "stages": stages.run,
     "latency": latency.run,
     "slow-consumer": slow_consumer.run,
     "idle": idle.run,
