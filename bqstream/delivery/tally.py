@@ -35,6 +35,12 @@ class _Frame:
     live: Counter[Tag] = field(default_factory=Counter)
     spare: Counter[Tag] = field(default_factory=Counter)
 
+    def known(self, row: Row) -> _Copies:
+        copies = self.copies.get(row.exact)
+        if copies is None:
+            copies = self.copies[row.exact] = _Copies(row.content)
+        return copies
+
     def rows(self) -> int:
         return self.live.total() + self.spare.total()
 
@@ -54,7 +60,7 @@ class Tally:
         if not sources:
             frame.spare[row.tag] += 1
             return
-        copies = frame.copies.setdefault(row.exact, _Copies(row.content))
+        copies = frame.known(row)
         copies.delivered += 1
         frame.live[row.tag] += 1
         for source in sources:
@@ -68,7 +74,7 @@ class Tally:
     def brought(self, source: int, row: Row) -> bool:
         """A link brought ``row``: whether it is to be delivered."""
         frame = self._frame(row)
-        copies = frame.copies.setdefault(row.exact, _Copies(row.content))
+        copies = frame.known(row)
         count = copies.by[source] = copies.by.get(source, 0) + 1
         if count <= copies.delivered:
             return False
@@ -143,7 +149,10 @@ class Tally:
             self.forget_below(lowest + 1)
 
     def _frame(self, row: Row) -> _Frame:
-        return self._frames.setdefault(row.block, _Frame())
+        frame = self._frames.get(row.block)
+        if frame is None:
+            frame = self._frames[row.block] = _Frame()
+        return frame
 
     def _frame_of(self, block: int | None) -> _Frame:
         return self._frames.get(block) or _Frame()
