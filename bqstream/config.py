@@ -85,8 +85,8 @@ Overflow = Literal["block", "drop_oldest", "error"]
 class Buffer:
     """What may wait for a slow reader, per subscription, and what happens when it is full.
 
-    What was delivered is kept too, a minute's and a half at most and no more than ``bytes`` together with what waits,
-    to prove hand-overs and close gaps with; what is held back while a gap is closed is as many at most with what waits.
+    As many ``bytes`` again, at most a minute's and a half, are kept of what was delivered, to prove hand-overs and
+    close gaps with; what is held back while a gap is closed is, together with what waits, as many at most.
 
     ``block``        the link stops reading for ``timeouts.block`` at most, then the subscription is parked: its
                      messages are let go, and named in a gap, until the buffer is half empty.

@@ -283,6 +283,7 @@ def cubes_of(data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
         return
     roots = _fields(data) or {}
     cubes = (_fields(next(iter(roots.values()))) if len(roots) == 1 else None) or {}
+    cubes = {key: rows for key, rows in cubes.items() if key != "__typename"}
     lists = [isinstance(rows, list | tuple) for rows in cubes.values() if rows is not None]
     if lists and all(lists):
         yield from ((key, rows or []) for key, rows in cubes.items())

@@ -47,9 +47,9 @@ class Order:
     def plan(self, *, hidden: bool) -> Plan:
         """How its rows are read, merged and asked for again; one plan for all that ask for the same."""
         options = self.backfill, self.dataset, hidden
-        if self.identity:
+        if self.identity is not None and self.identity is not False:
             return _plan(self.document, self.variables, self.identity, *options)
-        variables = msgspec.json.encode(self.variables or {})
+        variables = msgspec.json.encode({**self.document.values, **(self.variables or {})})
         return _shared_plan(self.document, variables, self.identity, *options)
 
     def resumes(self, plan: Plan) -> bool:

@@ -79,16 +79,22 @@ class Subscription(Generic[T]):
 
         Cancelling takes no message.
         """
-        if self._reading:
-            raise UsageError(
-                "this subscription is being read by another task: give each reader one of its own"
-            )
+        self._alone()
+        if self._batch:  # what a cancelled read of a batch had taken
+            self._stream.handed(self._batch[0]._number)
+            return self._batch.pop(0)
         self._unfair += 1
         if self._unfair < FAIRNESS and not self._closed:
             message = self._stream.take()
             if message is not None:
                 return message
         return await self._wait()
+
+    def _alone(self) -> None:
+        if self._reading:
+            raise UsageError(
+                "this subscription is being read by another task: give each reader one of its own"
+            )
 
     async def _fill(self, batch: list[Message[T]], messages: int) -> None:
         """Take messages until there are so many, or more bytes than may wait."""
@@ -225,16 +231,19 @@ class _Batches(Generic[T]):
 
     async def __anext__(self) -> list[Message[T]]:
         subscription = self._subscription
+        subscription._alone()
         batch = subscription._batch
-        if not batch:
+        if batch:
+            subscription._stream.handed(batch[0]._number)
+        else:
             batch.append(await subscription.__anext__())
         until = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
         # An error that ended the subscription is there again when the next batch is asked for.
         with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
             async with asyncio.timeout_at(until):
                 await subscription._fill(batch, self._messages)
-        subscription._batch = []
-        return batch
+        subscription._batch = batch[self._messages :]
+        return batch[: self._messages]
 
 
 class Subscribing(Awaitable[Subscription[T]]):

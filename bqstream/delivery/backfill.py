@@ -267,13 +267,16 @@ class Backfill:
             walk = self._walks.get(key)
             if walk is None or walk.over:
                 self._walks[key] = self._walk(key, window)
+                self._moved = max(now, begin)
                 continue
             joined = walk.window.joined(window)
             if (joined.low, joined.since) != (walk.window.low, walk.window.since):
                 self._walks[key] = self._walk(key, joined)
             else:  # what has been seen of it counts on
                 walk.window = joined
-        self._moved, self._look = max(now, begin), FIRST_LOOK
+                continue
+            self._moved = max(now, begin)
+        self._look = FIRST_LOOK
 
     def step(self, now: float) -> Ask | Sleep | None:
         """What to do next; None when all is closed."""

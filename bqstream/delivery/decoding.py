@@ -40,7 +40,7 @@ def decoder(plan: Plan | None, into: Any = None) -> Decode:
 def _typed(into: Any) -> Decode:
     try:
         decode: Decode = msgspec.json.Decoder(Content[into]).decode
-        custom = isinstance(inspect.type_info(into), inspect.CustomType)
+        custom = isinstance(inspect.type_info(into), inspect.CustomType | inspect.RawType)
         said = "give a msgspec Struct, a dataclass or a TypedDict"
     except (TypeError, NameError) as error:
         custom, said = True, str(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -52,28 +53,29 @@ def missing_after(
 
     Blocks of which something came in ``reach`` seconds before the last payload or earlier are whole, and all rows of
     those above are kept; so they begin above the highest such block. Before there is one, when the subscription did.
-    ``cut``: so much came that earlier ones are not kept: then what came in the first quarter of the time that they span
-    must do for such blocks, since rows of those are not all known.
+    ``cut``: so much came that earlier ones are not kept: then what came first, in a quarter of the time that they span
+    and a quarter of them at most, must do for such blocks, since rows of those are not all known.
     """
-    edge = edge_of([at for at, _ in read], reach, cut=cut)
+    whole = read[: whole_of([at for at, _ in read], reach, cut=cut)]
+    edge = whole[-1][0] if whole else None
     highest: dict[str, Cursor] = {}
-    for at, found in read:
-        if edge is not None and edge - SPAN <= at <= edge:
+    for at, found in whole:
+        if edge is not None and edge - SPAN <= at:
             for key, cursors in found.items():
                 if cursors:
                     highest[key] = max(*cursors, highest.get(key, cursors[0]))
     return missing_above(edge, highest, readers, beginning)
 
 
-def edge_of(times: Sequence[float], reach: float, *, cut: bool) -> float | None:
-    """When the last payload came in of which the blocks are whole; None where there is none."""
+def whole_of(times: Sequence[float], reach: float, *, cut: bool) -> int:
+    """How many of the first payloads are those of which the blocks are whole, by when they came in, in order."""
     if not times:
-        return None
-    edge = max((at for at in times if at <= times[-1] - reach), default=None)
-    if edge is None and cut:
-        quarter = times[0] + (times[-1] - times[0]) / 4
-        edge = max(at for at in times if at <= quarter)
-    return edge
+        return 0
+    count = bisect_right(times, times[-1] - reach)
+    if count or not cut:
+        return count
+    quarter = bisect_right(times, times[0] + (times[-1] - times[0]) / 4)
+    return min(quarter, max(1, len(times) // 4))  # many may have come at once
 
 
 def missing_above(

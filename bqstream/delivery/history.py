@@ -25,8 +25,7 @@ class History:
     """Payloads that wait for the reader, and a ring of those that the reader took; O(1) for each.
 
     The ring holds ``seconds`` before the newest, and of what came before the newest ``SPAN``, however long ago that is:
-    a gap begins where that stands. It is bounded by size too, what waits and what was taken together (``size`` bytes):
-    what waits is bounded by the buffer, and the more waits, the less is kept of what was taken. Payloads are
+    a gap begins where that stands. It is bounded by size too (``size`` bytes), what waits by the buffer. Payloads are
     numbered from 1; ``first`` is the oldest that is kept, ``last`` the newest, ``taken`` the newest that was taken. All
     from ``needed`` on is kept, whatever its age and size.
     """
@@ -36,7 +35,7 @@ class History:
         self._limit = size
         self._tail = _EMPTY  # what came before …
         self._ring = _EMPTY  # … the last ``seconds``, and what waits
-        self.size = 0  # in bytes
+        self.size = 0  # of what was taken
         self.first = 1
         self.last = 0  # the newest payload's number; 0 before there is one
         self.taken = 0
@@ -60,12 +59,11 @@ class History:
             arrivals = tuple(replace(arrival, at=ring[-1].at) for arrival in arrivals)
         ring.extend(arrivals)
         self.last += len(arrivals)
-        self.size += sum([len(arrival.raw) for arrival in arrivals])
-        self._trim()
 
     def take(self, arrival: Arrival, *, pinned: bool = False) -> None:
         """The reader took the oldest that waited, or it was let go for good. ``pinned``: nothing is let go for its
         age."""
+        self.size += len(arrival.raw)
         self.taken += 1
         tail, ring = self._tail, self._ring
         oldest = -math.inf if pinned else arrival.at - self._seconds

@@ -7,6 +7,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import islice
 
 from ..checkpoint import Checkpoint, Mark
 from ..clock import Clock
@@ -16,7 +17,7 @@ from .closing import Start
 from .counting import Known
 from .cursor import Cursor
 from .enlarge import Reader
-from .extent import edge_of, missing_above
+from .extent import missing_above, whole_of
 from .history import SPAN, History
 from .rows import Payload
 from .tagged import Tag, place_of, told_by
@@ -161,8 +162,9 @@ class Marks:
             return now if self._start is None else {**now, **self._start.windows}
         edge, whole = self._edge, self._whole
         if edge is None and self._cut:
-            edge = edge_of([at for at, _ in self._recent], SPAN + union.lag, cut=True)
-            whole = deque(one for one in self._recent if edge is not None and one[0] <= edge)
+            count = whole_of([at for at, _ in self._recent], SPAN + union.lag, cut=True)
+            whole = deque(islice(self._recent, count))
+            edge = whole[-1][0] if whole else None
         highest: dict[str, Cursor] = {}
         for _, found in whole:
             for key, cursor in found.items():

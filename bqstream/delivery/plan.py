@@ -211,7 +211,7 @@ class Plan:
 
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _Tree = dict[str, Any]  # a field's name to the fields below it
-_VALUE = {"Hash": 34, "Signature": 34}  # bytes at the least, with the quotes: 32 of them in base58
+_HASH = 33  # bytes that a block's hash has more than one at the least: 32 in base58, and quotes
 _WHERE = "its rows do not say where they stand"
 
 
@@ -235,14 +235,13 @@ def _measure(cubes: Sequence[CubeShape], key: str, reader: Reader) -> _Measure:
         below = told
         for name in path:
             below = below.setdefault(name, {})
-    return _Measure(MOST_ROWS * _least(told), f'"{max(names, key=len)}":'.encode())
+    size = _least(told) + (_HASH if reader.branch else 0)
+    return _Measure(MOST_ROWS * size, f'"{max(names, key=len)}"'.encode())
 
 
 def _least(fields: _Tree) -> int:
     """How many bytes an object of these fields has at the least."""
-    return 1 + sum(
-        len(name) + 4 + (_least(below) if below else _VALUE.get(name, 1)) for name, below in fields.items()
-    )
+    return 1 + sum(len(name) + 4 + (_least(below) if below else 1) for name, below in fields.items())
 
 
 def _identities(shape: Shape, asked: Identities) -> dict[str, Identity | None]:

@@ -253,6 +253,10 @@ class Repair:
 
     def _floor(self, floors: Floors | None) -> None:
         """From the newest payload on, checkpoints begin where rows may be missing now."""
-        self.floors.append(Floor(self._history.last, floors, self.holding))
+        floor = Floor(self._history.last, floors, self.holding)
+        if self.floors and self.floors[-1].number == floor.number:
+            self.floors[-1] = floor
+        else:
+            self.floors.append(floor)
         while len(self.floors) > 1 and self.floors[1].number < self._history.first:
             self.floors.pop(0)

@@ -15,6 +15,9 @@ Fingerprint = bytes
 
 _envelope = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _cubes = msgspec.json.Decoder(dict[str, dict[str, list[msgspec.Raw] | None] | None])
+_with_type = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw] | None])
+_list = msgspec.json.Decoder(list[msgspec.Raw] | None)
+TYPE = "__typename"
 _NOTHING = (b"", b"null", b"[]")
 
 
@@ -37,13 +40,14 @@ class Payload:
         failed: it brings errors beside its data.
     """
 
-    __slots__ = ("_fields", "_root", "cubes", "failed", "raw", "shapeless")
+    __slots__ = ("_fields", "_root", "_type", "cubes", "failed", "raw", "shapeless")
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.cubes: dict[str, list[msgspec.Raw] | None] = {}
         self.shapeless = self.failed = False
         self._root = ""
+        self._type: dict[str, msgspec.Raw] = {}
         try:
             self._fields = _envelope.decode(raw)
         except (msgspec.MsgspecError, RecursionError):
@@ -58,13 +62,28 @@ class Payload:
         try:
             roots = _cubes.decode(data)
         except (msgspec.MsgspecError, RecursionError):
-            return False
+            try:
+                roots = self._without_type(data)
+            except (msgspec.MsgspecError, RecursionError):
+                return False
+        roots.pop(TYPE, None)
         if len(roots) != 1:
             return False
         ((self._root, cubes),) = roots.items()
         self.cubes = cubes or {}
         # What brings errors and only nulls has no row (message.rows).
         return self.failed or any(rows is not None for rows in self.cubes.values())
+
+    def _without_type(self, data: msgspec.Raw) -> dict[str, dict[str, list[msgspec.Raw] | None] | None]:
+        """The cubes, where the root says of what type it is (GraphQL specification, section 4.2)."""
+        roots = _with_type.decode(data)
+        for fields in roots.values():
+            if fields is not None and TYPE in fields:
+                self._type = {TYPE: fields.pop(TYPE)}
+        return {
+            root: None if fields is None else {key: _list.decode(rows) for key, rows in fields.items()}
+            for root, fields in roots.items()
+        }
 
     @property
     def data(self) -> msgspec.Raw | None:
@@ -96,7 +115,7 @@ class Payload:
         return self._with(cubes)
 
     def _with(self, cubes: Mapping[str, Sequence[msgspec.Raw] | None]) -> bytes:
-        return msgspec.json.encode({**self._fields, "data": {self._root: cubes}})
+        return msgspec.json.encode({**self._fields, "data": {self._root: {**self._type, **cubes}}})
 
 
 class Rows(Payload):

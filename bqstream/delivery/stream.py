@@ -45,9 +45,9 @@ class Stream:
         lag: how far one source's data may lag behind another's, in seconds, however short a hand-over's grace.
         pause: how long a full buffer may stop a source, in seconds.
 
-    What was delivered is kept for a while to compare with, together with what waits in as many bytes as may wait; what
-    is held back while a gap is closed is, together with what waits, as many at most. Every callable is called from
-    inside the method that caused it, must be quick and must not raise.
+    What was delivered is kept for a while to compare with, in as many bytes as may wait; what is held back while a gap
+    is closed is, together with what waits, as many at most. Every callable is called from inside the method that caused
+    it, must be quick and must not raise.
     """
 
     def __init__(
@@ -136,6 +136,10 @@ class Stream:
         if self._undo:
             message.undo = self._found_forks().undo(history.taken)
         return message
+
+    def handed(self, number: int) -> None:
+        """The reader has message ``number`` in hand, which was taken before, and is done with those before it."""
+        self._done = self._history.needed = number - 1
 
     def safe(self) -> Checkpoint:
         """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""

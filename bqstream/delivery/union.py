@@ -67,7 +67,7 @@ class Union:
         lag: by how many seconds one source's rows may come later than another's; ``pause`` how much later still where
             a slow reader stopped a link.
         hold: how many bytes of live payloads may be held back while a gap is closed, together with the bytes that are
-            ``waiting`` for the reader.
+            ``waiting`` for the reader; a quarter of them in any case.
     """
 
     def __init__(
@@ -198,7 +198,7 @@ class Union:
         closing = repair.closing
         if closing is not None and closing.holding:
             closing.hold(Held(source, raw, now))
-            if closing.size + self._waiting() > self._hold:
+            if closing.size > max(self._hold - self._waiting(), self._hold // 4):
                 self._let_go(closing, now)
         else:
             self._pass(source, payload, rows, now)
@@ -309,7 +309,9 @@ class Union:
         count, kept = payload.count, sum(map(sum, keep.values()))
         self.merged += count - kept
         accepted = True
-        if kept == count:
+        if payload.shapeless:  # it cannot be told, and must not be lost
+            accepted = self._deliver(source, payload.raw, at)
+        elif kept == count:
             # One without any row, such as errors alone, comes on each link: the oldest one's is delivered.
             if count or source == next(iter(self._live), source):
                 accepted = self._deliver(source, payload.raw, at)

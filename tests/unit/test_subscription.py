@@ -183,3 +183,31 @@ async def test_a_batch_of_nothing_is_refused(given: dict[str, Any]) -> None:
     async with subscribed() as (stream, _):
         with pytest.raises(UsageError):
             stream.message_batches(**given)
+
+
+@virtual_time
+async def test_what_a_cancelled_batch_had_taken_is_read_first_by_message_too() -> None:
+    async with subscribed() as (stream, service):
+        for number in range(3):
+            service.publish(block(number))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream.message_batches(10, seconds=None)), 10)
+        service.publish(block(3))
+        read = [await anext(stream) for _ in range(2)]
+        assert numbers(read) == [0, 1]
+        assert stream._stream._done == read[0]._number, "the message in hand is not done with"
+        assert numbers(await anext(stream.message_batches(1))) == [2]
+        assert numbers(await anext(stream.message_batches(1))) == [3]
+
+
+@virtual_time
+async def test_two_tasks_cannot_read_batches_of_one_subscription() -> None:
+    async with subscribed() as (stream, service):
+        service.publish(block(1))
+        first = asyncio.ensure_future(anext(stream.message_batches(3, seconds=5)))
+        await settle()
+        for second in (stream.message_batches(3), stream):
+            with pytest.raises(UsageError, match="another task"):
+                await anext(second)
+        service.publish(block(2))
+        assert numbers(await first) == [1, 2]

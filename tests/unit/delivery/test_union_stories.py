@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from typing import Any
 
+from bqstream.clock import Clock
 from bqstream.config import Buffer
+from bqstream.delivery.document import Document
+from bqstream.delivery.marks import windows_of
+from bqstream.delivery.plan import Plan
+from bqstream.delivery.stream import Stream
 
 from .chain_world import FIRST, ChainWorld, Row
 
@@ -152,3 +159,83 @@ def test_a_key_that_turned_out_to_be_none_is_none_for_the_next_process_too() -> 
     world.restart()
     world.settle()
     world.check()
+
+
+def mined(block: int, number: int, root: str = "") -> bytes:
+    """A message with one row of its own."""
+    at = {"Number": str(block), "Hash": f"0xb{block}", "Time": "2023-11-14T22:13:20Z"}
+    row: dict[str, Any] = {
+        "Block": at,
+        "Transaction": {"Hash": f"0x{number}"},
+        "Log": {"Index": 1},
+        "Call": {"Index": 1},
+    }
+    row["Transfer"] = {"Amount": "1", "Index": 1, "Type": "token"}
+    return json.dumps(
+        {"data": {"EVM": {**({"__typename": root} if root else {}), "Transfers": [row]}}}
+    ).encode()
+
+
+def stream_of(selection: str, buffer: Buffer | None = None) -> Stream:
+    document = Document.parse(f"subscription {{ EVM {{ {selection} }} }}")
+    stream = Stream(
+        buffer or Buffer(),
+        Clock(monotonic=lambda: 0.0, wall=lambda: 1_700_000_000.0),
+        on_gap=lambda gap: None,
+        on_parked=lambda resumed: None,
+        on_ready=lambda: None,
+        on_room=lambda: None,
+        plan=Plan.make(document),
+        cubes=document.cubes,
+        lag=1.0,
+    )
+    stream.joined(1, 0.0, grace=1.0, served=1_700_000_000.0)
+    return stream
+
+
+ROW = """Transfers { Block { Number Hash Time } Transaction { Hash } Log { Index } Call { Index }
+    Transfer { Amount Index Type } }"""
+
+
+def test_a_root_that_says_of_what_type_it_is_crosses_row_by_row() -> None:
+    stream = stream_of(f"__typename {ROW}")
+    fed = [mined(100 + number // 3, number, "EVM") for number in range(30)]
+    stream.payloads(1, fed[:3], 1.0)
+    stream.joined(2, 2.0, grace=1.0, served=1_700_000_002.0)
+    for number, raw in enumerate(fed[3:20]):
+        stream.payloads(1, [raw], 3.0 + number)
+        stream.payloads(2, [raw], 3.5 + number)
+    assert stream.cross(2, 25.0).proven
+    stream.payloads(2, fed[20:], 26.0)
+    taken = [stream.take() for _ in range(stream.waiting_messages)]
+    assert [message.raw for message in taken if message is not None] == fed
+    assert next(iter(taken)).data["EVM"]["__typename"] == "EVM"  # type: ignore[union-attr]
+    assert [len(list(message.rows())) for message in taken if message is not None] == [1] * 30
+
+
+def test_a_checkpoint_of_a_reader_that_is_far_behind_takes_no_block_for_whole() -> None:
+    stream = stream_of(ROW, Buffer(bytes=40_000))
+    fed = iter([mined(100 + number // 40, number) for number in range(1000)])
+
+    def fill() -> None:
+        while stream.waiting_bytes < 39_000:
+            stream.payloads(1, [next(fed)], 1.0)
+
+    fill()
+    for _ in range(215):
+        message = stream.take()
+        fill()
+    assert message is not None
+    block = int(message.data["EVM"]["Transfers"][0]["Block"]["Number"])
+    (window,) = windows_of(message.checkpoint).values()
+    assert window.low is None or window.low.value <= block
+
+
+def test_a_message_that_cannot_be_read_is_not_lost_while_rows_are_counted() -> None:
+    stream = stream_of(ROW)
+    stream.joined(2, 2.0, grace=1.0, served=1_700_000_002.0)
+    broken = b'{"data":{"EVM":{"Transfers":[{"Block":'
+    stream.payloads(1, [broken], 3.0)
+    taken = stream.take()
+    assert taken is not None
+    assert taken.raw == broken
