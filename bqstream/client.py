@@ -59,8 +59,8 @@ class Client:
             ``BITQUERY_CLIENT_ID`` and ``BITQUERY_CLIENT_SECRET``, each also as ``…_FILE``).
         endpoint: "eu", "us", "asia" or an http(s) or ws(s) URL; ``None``: ``BITQUERY_ENDPOINT``, else "eu".
         handover: "overlap" opens the new link before it closes the old; "replace" closes first, where the plan
-            allows no two at once, and names the hole in ``stream.gaps``.
-        engine: the WebSocket library; "auto" takes the fastest that is installed.
+            allows no two at once, and closes the gap by queries.
+        engine: the WebSocket library; there is one, "websockets", which "auto" takes.
         subprotocol: "auto" offers both; or force one.
         token_in: where links bear the token, out of "header", "query" and "init" (the ``connection_init`` payload).
         connections: over how many links operations are spread.
@@ -309,8 +309,9 @@ class Client:
             variables: for the document; JSON values.
             operation_name: which subscription of the document, where it has several.
             type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass or ``TypedDict`` of the fields
-                that you want, named as the service names them, and nested as it nests them; None: dicts and lists. A
-                ``Struct`` is decoded in half the time of a dict.
+                that you want, nested as the document nests them and named as there, or by ``msgspec.field(name=…)``;
+                None: dicts and lists. A field with a default may be absent, also for being misspelt, unless the struct
+                has ``forbid_unknown_fields``. Messages of many rows are decoded into structs in half the time.
             buffer: in place of the client's.
             on_gap: "raise" ends the subscription with ``GapFound`` where rows are missing that cannot be brought.
             resume: a checkpoint of this document, variables and endpoint: what came since then is brought first, and

@@ -84,6 +84,7 @@ class Origin(Protocol):
 
     cubes: tuple[str, ...]
     hides: bool
+    into: Any
     decode: Callable[[bytes], Content[Any]]
 
     def ahead(self) -> float: ...
@@ -217,7 +218,10 @@ class Message(Generic[T]):
             try:
                 content = self._content = self._origin.decode(self._arrival.raw)
             except UNREADABLE as error:
-                said = f"a payload cannot be decoded, its bytes are in message.raw: {error}"
+                what = "cannot be decoded" if self._origin.into is None else "does not fit type="
+                said = (
+                    f"a payload {what}, its bytes are in message.raw, and the next one can be read: {error}"
+                )
                 raise OperationFailed(said) from None
         return content
 
@@ -237,7 +241,7 @@ class Message(Generic[T]):
         return self._decoded().extensions or {}
 
     def rows(self, cube: str | None = None) -> Iterator[Any]:
-        """The rows as the service nests them.
+        """The rows as the service nests them, each decoded as the type says, where there is one.
 
         Of a document with one cube each row is that cube's element; of one with several each is ``{cube: element}``,
         so that it says which, whatever this message holds. ``cube`` (a response key) picks one. Data that has no
@@ -251,6 +255,8 @@ class Message(Generic[T]):
         found = list(cubes_of(self.data))
         shapeless = bool(found) and found[0][0] == ""
         if cube is not None:
+            if not isinstance(self.data, dict) and cube not in dict(found):
+                raise UsageError(f"type={type(self.data).__name__} has no list of rows for the cube {cube!r}")
             if shapeless:
                 raise UsageError(f"there is no cube {cube!r}, since the data has none: it is one row")
             return chain.from_iterable(rows for key, rows in found if key == cube)

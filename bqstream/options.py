@@ -42,10 +42,12 @@ def is_positive(value: object) -> bool:
     return math.isfinite(value) and value > 0
 
 
-def positive(name: str, value: object) -> None:
-    """Raise UsageError unless ``value`` is a positive, finite number."""
-    if not is_positive(value):
-        raise UsageError(f"{name}={value!r}: give a positive, finite number")
+def seconds(value: object) -> None:
+    """Raise UsageError unless ``value`` is a positive, finite number or None."""
+    if value is not None and not is_positive(value):
+        raise UsageError(
+            f"seconds={value!r}: give a positive, finite number of seconds, or None for no limit"
+        )
 
 
 def plain_function(name: str, value: object) -> None:

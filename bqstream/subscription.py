@@ -138,9 +138,10 @@ class Subscription(Generic[T]):
     def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
         """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
 
-        After a ``break`` another call goes on with the next row of the same message; one for another cube with the
-        next message. Errors that came beside the rows are in ``Message.errors`` alone. With ``undo=True`` an `Undo`
-        comes before the rows that take the others' places.
+        After a ``break`` another call goes on with the next row of the same message. One for another cube, and a read
+        by message or batch, go on with the next message: what was left of this one is passed over. Errors that came
+        beside the rows are in ``Message.errors`` alone. With ``undo=True`` an `Undo` comes before the rows that take
+        the others' places.
 
         Raises UsageError where the document has no such cube.
         """
@@ -152,16 +153,19 @@ class Subscription(Generic[T]):
     ) -> AsyncIterator[list[Message[T]]]:
         """Read many messages at once, as one who writes them to a file or a database does.
 
-        A batch is a list of one to ``messages`` messages: as many as there are ``seconds`` after its first one was
-        taken (None: however long that takes), or as are larger together than what may wait for the reader. When the
-        subscription ends, the rest comes first. All of a batch is in hand until the next is asked for: ``checkpoint``
-        is before it, and ``batch[-1].checkpoint`` after it. What a cancelled read had taken comes with the next batch.
+        A batch is a list of one to ``messages`` messages. It is handed over when it has so many, when ``seconds`` have
+        passed since its first message (None: never for that), or when it has more bytes than may wait for the reader
+        (``Buffer.bytes``). The first message is waited for as long as it takes: put ``asyncio.timeout`` around a read
+        that has to come back, since what a cancelled read had taken comes with the next. When the subscription ends,
+        the last batch comes before its end or its error.
+
+        All of a batch is in hand until the next is asked for: ``checkpoint`` is before it, ``batch[-1].checkpoint``
+        after it.
 
         Raises UsageError: a number that is not positive.
         """
         options.whole("messages", messages)
-        if seconds is not None:
-            options.positive("seconds", seconds)
+        options.seconds(seconds)
         return _Batches(self, messages, seconds)
 
     def _wake(self) -> None:
@@ -256,6 +260,12 @@ class Subscribing(Awaitable[Subscription[T]]):
     def __aiter__(self) -> AsyncIterator[Any]:
         raise UsageError(
             "a subscription is opened before it is read: async with client.subscribe(…) as stream, or "
+            "stream = await client.subscribe(…)"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a subscription is opened before its {name} is used: async with client.subscribe(…) as stream, or "
             "stream = await client.subscribe(…)"
         )
 

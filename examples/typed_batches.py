@@ -41,13 +41,13 @@ class Data(msgspec.Struct):
 async def main() -> None:
     async with service(), Client() as client, client.subscribe(TRANSFERS, type=Data) as stream:
         written = 0
-        # Up to 100 messages, or what comes within half a second of the first one.
-        async for batch in stream.message_batches(messages=100, seconds=0.5):
+        # Up to 10 messages, or what comes within half a second of the first one.
+        async for batch in stream.message_batches(messages=10, seconds=0.5):
             rows = [row for message in batch for row in message.data.EVM.Transfers]
             print(f"{len(batch)} messages: {len(rows)} rows, the last in block {rows[-1].Block.Number}")
             checkpoint = batch[-1].checkpoint  # to be stored together with the rows
             written += len(rows)
-            if written >= 20:
+            if written >= 100:
                 break
         print(f"a new process would go on after {checkpoint.at:%H:%M:%S}")
 

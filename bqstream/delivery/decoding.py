@@ -5,7 +5,7 @@ A field that the type does not name is passed over, which costs a fraction of de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,8 @@ def decoder(plan: Plan | None, into: Any = None) -> Decode:
     hides = plan is not None and plan.hides
     if into is None:
         return _past_hidden(plan) if plan is not None and hides else _anything
+    if isinstance(into, str) or not isinstance(into, Hashable):
+        raise UsageError(f"type={into!r}: give a class, such as a msgspec Struct, a dataclass or a TypedDict")
     typed = _typed(into)
     if plan is None or not hides or _passes_over(into, plan):
         return typed
@@ -40,13 +42,23 @@ def decoder(plan: Plan | None, into: Any = None) -> Decode:
 def _typed(into: Any) -> Decode:
     try:
         decode: Decode = msgspec.json.Decoder(Content[into]).decode
-        custom = isinstance(inspect.type_info(into), inspect.CustomType | inspect.RawType)
-        said = "give a msgspec Struct, a dataclass or a TypedDict"
+        fits = _is_object(inspect.type_info(into))
+        said = (
+            "data is an object with the root field in it: give a msgspec Struct, a dataclass or a TypedDict, "
+            "or no type, and make another library's models of the dicts"
+        )
     except (TypeError, NameError) as error:
-        custom, said = True, str(error)
-    if custom:
+        fits, said = False, str(error)
+    if not fits:
         raise UsageError(f"type={getattr(into, '__name__', into)}: {said}")
     return decode
+
+
+def _is_object(node: inspect.Type) -> bool:
+    if isinstance(node, inspect.UnionType):
+        return any(map(_is_object, node.types))
+    objects = inspect.StructType | inspect.DataclassType | inspect.TypedDictType | inspect.DictType
+    return isinstance(node, objects | inspect.AnyType) and not getattr(node, "array_like", False)
 
 
 def _past_hidden(plan: Plan) -> Decode:

@@ -81,7 +81,7 @@ class Stream:
         self._last_in = clock.monotonic()
         self._fingerprint = fingerprint
         self._undo = undo
-        self._into = into
+        self.into = into
         self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
@@ -97,7 +97,7 @@ class Stream:
         assert not self.messages, "rows that came in were read by another plan"
         self._plan = plan
         self.hides = plan is not None and plan.hides
-        self.decode = decoder(plan, self._into)
+        self.decode = decoder(plan, self.into)
         merging = self._merging
         self._merge = Merge(
             self._deliver,

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from bqstream import Buffer, Gap, Message, OperationFailed, UsageError
@@ -77,6 +78,31 @@ def test_data_that_has_no_cubes_is_one_row(data: Any) -> None:
 def test_rows_of_a_cube_that_the_document_has_not_are_an_error_and_not_an_endless_silence() -> None:
     with pytest.raises(UsageError, match="it has Blocks, Calls"):
         message({"EVM": {"Blocks": [A], "Calls": []}}, "Blocks", "Calls").rows("Block")
+
+
+class Cubes(msgspec.Struct):
+    Blocks: list[dict[str, str]]
+
+
+class Roots(msgspec.Struct):
+    EVM: Cubes
+
+
+def test_rows_are_of_the_type_and_a_cube_that_it_has_no_field_for_is_an_error_and_not_an_endless_silence() -> (
+    None
+):
+    raw = json.dumps({"data": {"EVM": {"Blocks": [A], "Calls": [B]}}}).encode()
+    read = message_of(raw, "Blocks", "Calls", into=Roots)
+    assert isinstance(read.data, Roots)
+    assert list(read.rows("Blocks")) == [A]
+    with pytest.raises(UsageError, match="type=Roots has no list of rows for the cube 'Calls'"):
+        read.rows("Calls")
+
+
+def test_a_payload_that_does_not_fit_the_type_says_where_and_that_the_next_can_be_read() -> None:
+    wrong = message_of(b'{"data":{"EVM":{"Blocks":[{"Hash":1}]}}}', "Blocks", into=Roots)
+    with pytest.raises(OperationFailed, match=r"does not fit type=.*the next one can be read.*Blocks\[0\]"):
+        _ = wrong.data
 
 
 def test_a_payload_that_cannot_be_decoded_says_so_when_it_is_looked_at() -> None:

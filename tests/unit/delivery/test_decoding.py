@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 import pytest
@@ -150,6 +150,19 @@ def test_a_type_that_cannot_be_decoded_into_is_refused() -> None:
     class Local(msgspec.Struct):
         row: LocalRow  # type: ignore[name-defined]  # noqa: F821
 
-    for into, why in ((int | Transfer | Row, "type=int"), (Model, "type=Model.*Struct"), (Local, "LocalRow")):
+    class Pair(NamedTuple):
+        EVM: int
+
+    for into, why in (
+        (int | Transfer | Row, "type=int"),
+        (Model, "type=Model.*Struct"),
+        (Local, "LocalRow"),
+        ("Data", "give a class"),
+        ({"a": 1}, "give a class"),
+        (int, "an object"),
+        (list, "an object"),
+        (Pair, "an object"),
+        (msgspec.Raw, "an object"),
+    ):
         with pytest.raises(UsageError, match=why):
             decoder(None, into)
