@@ -299,6 +299,9 @@ class Union:
 
     def _pass(self, source: int, payload: Payload, rows: Tagged, at: float) -> None:
         """Deliver what was not delivered yet."""
+        if payload.shapeless:  # it cannot be told, and must not be lost
+            self._deliver(source, payload.raw, at)
+            return
         while void := self.counting.contradicted(rows, self.repair.waiting):
             windows = self._windows()
             lacking = {key: windows[key] for key in void}
@@ -309,9 +312,7 @@ class Union:
         count, kept = payload.count, sum(map(sum, keep.values()))
         self.merged += count - kept
         accepted = True
-        if payload.shapeless:  # it cannot be told, and must not be lost
-            accepted = self._deliver(source, payload.raw, at)
-        elif kept == count:
+        if kept == count:
             # One without any row, such as errors alone, comes on each link: the oldest one's is delivered.
             if count or source == next(iter(self._live), source):
                 accepted = self._deliver(source, payload.raw, at)
