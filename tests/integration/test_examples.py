@@ -26,6 +26,9 @@ SAYS = {
         r"after life 2: (\d+) rows, \2 of them different\n$"
     ),
     "short_term_tokens.py": r"\d+ rows over 2 hand-overs, 0 gaps\n$",
+    "typed_batches.py": (
+        r"^(\d+ messages: \d+ rows, the last in block \d+\n)+a new process would go on after [\d:]{8}\n$"
+    ),
 }
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name != "service.py")
 
