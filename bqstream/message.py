@@ -218,7 +218,8 @@ class Message(Generic[T]):
             try:
                 content = self._content = self._origin.decode(self._arrival.raw)
             except UNREADABLE as error:
-                what = "cannot be decoded" if self._origin.into is None else "does not fit type="
+                into = self._origin.into
+                what = f"does not fit type={getattr(into, '__name__', into)}" if into else "cannot be decoded"
                 said = (
                     f"a payload {what}, its bytes are in message.raw, and the next one can be read: {error}"
                 )

@@ -101,7 +101,9 @@ def test_rows_are_of_the_type_and_a_cube_that_it_has_no_field_for_is_an_error_an
 
 def test_a_payload_that_does_not_fit_the_type_says_where_and_that_the_next_can_be_read() -> None:
     wrong = message_of(b'{"data":{"EVM":{"Blocks":[{"Hash":1}]}}}', "Blocks", into=Roots)
-    with pytest.raises(OperationFailed, match=r"does not fit type=.*the next one can be read.*Blocks\[0\]"):
+    with pytest.raises(
+        OperationFailed, match=r"does not fit type=Roots, .*the next one can be read.*Blocks\[0\]"
+    ):
         _ = wrong.data
 
 
