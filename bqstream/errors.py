@@ -10,7 +10,10 @@
     ├── OperationFailed            the service ended one operation with errors
     ├── ConnectionGivenUp          the attempts that ``Backoff`` allows are used up, or the server is not one
     ├── BufferOverflow             the reader was too slow and asked for an error (``overflow="error"``)
-    └── GapFound                   rows may be missing and the reader asked to stop (``on_gap="raise"``)
+    ├── GapFound                   rows may be missing and the reader asked to stop (``on_gap="raise"``)
+    ├── SinkFailed                 a collector's sink does not take rows, and trying again does not help
+    │   └── SinkUnavailable        … trying again may help: it is down, or its disk is full
+    └── SinkLocked                 another collector writes there
 
 Each leaf is something that a user handles differently. No message, argument or cause ever holds a token.
 """
@@ -82,3 +85,18 @@ class GapFound(BqstreamError):
     def __init__(self, gap: Gap) -> None:
         super().__init__(f"rows may be missing: {gap}")
         self.gap = gap
+
+
+class SinkFailed(BqstreamError):
+    """A sink does not take rows and will not: no permission, read-only, a table that does not fit.
+
+    Nothing is lost: what was not committed comes again when a collector goes on from the last commit.
+    """
+
+
+class SinkUnavailable(SinkFailed):
+    """A sink does not take rows for now: it is down, locked by a reader, or its disk is full. It is tried again."""
+
+
+class SinkLocked(BqstreamError):
+    """Another collector writes the same subscription to the same sink."""

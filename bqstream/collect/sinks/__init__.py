@@ -1,0 +1,1 @@
+"""Sinks, one file each; `bqstream.collect.sink` says what a sink is."""

@@ -1,0 +1,198 @@
+"""``sqlite:PATH``: tables in an SQLite database; rows, gaps and state in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+
+from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ..failpoints import failpoint
+from ..sink import Address, BlockingSink, files
+from ..table import Column, Commit, Rows, Stored, Table
+
+# How long another writer, or a reader that holds a lock, is waited for before the commit is tried anew; seconds.
+_BUSY = 5.0
+_TYPES = {
+    "text": "TEXT",
+    "float": "REAL",
+    "integer": "INTEGER",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "decimal": "TEXT",  # a number of SQLite's is a double, or an integer of 64 bits
+    "json": "TEXT",
+}
+_OURS = """
+CREATE TABLE IF NOT EXISTS _bqstream_state (
+    subscription TEXT PRIMARY KEY, number INTEGER NOT NULL, state TEXT NOT NULL, committed_at TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS _bqstream_gaps (
+    id TEXT PRIMARY KEY, subscription TEXT NOT NULL, cause TEXT NOT NULL, cubes TEXT NOT NULL, start TEXT NOT NULL,
+    "end" TEXT, low TEXT, high TEXT, closed BOOLEAN NOT NULL, how TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+_FIRST = "INSERT INTO _bqstream_state VALUES (:subscription, :number, :state, datetime('now'))"
+_NEXT = """UPDATE _bqstream_state SET number = :number, state = :state, committed_at = datetime('now')
+    WHERE subscription = :subscription AND number = :number - 1"""
+_PASSING = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def sink(address: Address) -> SQLiteSink:
+    """``sqlite:PATH``; it has no options."""
+    address.only()
+    if not address.place:
+        raise UsageError("sqlite: needs a file, such as sqlite:rows.db")
+    return SQLiteSink(Path(address.place))
+
+
+class SQLiteSink(BlockingSink):
+    """A database file in WAL mode, so that others read while rows are added."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"sqlite:{path}")
+        self._path = path
+        self._database: sqlite3.Connection | None = None
+        self._known: set[Table] = set()
+
+    def _open(self, subscription: str) -> Stored | None:
+        self._close()
+        with _Errors(self.name):
+            with files(self.name):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(
+                self._path, timeout=_BUSY, isolation_level=None, check_same_thread=False
+            )
+            self._database = database
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = FULL")  # a commit outlives a loss of power
+            database.executescript(_OURS)
+            asked = "SELECT number, state FROM _bqstream_state WHERE subscription = ?"
+            stored = database.execute(asked, (subscription,)).fetchone()
+        return Stored(*stored) if stored else None
+
+    def _commit(self, commit: Commit) -> None:
+        database = self._database
+        if database is None:
+            raise SinkUnavailable(f"{self.name} is not open")
+        with _Errors(self.name):
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                self._define(database, commit)
+                for rows in commit.steps:
+                    _take_back(database, rows) if rows.undo else _add(database, rows)
+                _note(database, commit)
+                failpoint("written")
+                self._state(database, commit)
+                failpoint("staged")
+                database.execute("COMMIT")
+            except BaseException:
+                self._known.clear()
+                if database.in_transaction:
+                    database.execute("ROLLBACK")
+                raise
+        failpoint("committed")
+
+    def _define(self, database: sqlite3.Connection, commit: Commit) -> None:
+        for table in commit.tables:
+            if table in self._known:
+                continue
+            columns = ", ".join(f"{_quoted(column.name)} {_TYPES[column.kind]}" for column in table.columns)
+            database.execute(f"CREATE TABLE IF NOT EXISTS {_quoted(table.name)} ({columns})")
+            there = {row[1].lower() for row in database.execute(f"PRAGMA table_info({_quoted(table.name)})")}
+            missing = [column for column in table.columns if column.name.lower() not in there]
+            if missing and not commit.evolve:
+                raise SinkFailed(_lacks(table, missing))
+            for column in missing:
+                database.execute(
+                    f"ALTER TABLE {_quoted(table.name)} ADD COLUMN {_quoted(column.name)} {_TYPES[column.kind]}"
+                )
+            self._known.add(table)
+
+    def _state(self, database: sqlite3.Connection, commit: Commit) -> None:
+        values = {"subscription": commit.subscription, "number": commit.number, "state": commit.state}
+        try:
+            done = database.execute(_FIRST if commit.number == 1 else _NEXT, values).rowcount
+        except sqlite3.IntegrityError:
+            done = 0
+        if done != 1:
+            raise SinkLocked(f"{self.name}: another collector writes {commit.subscription!r} there")
+
+    def _close(self) -> None:
+        database, self._database = self._database, None
+        self._known.clear()
+        if database is not None:
+            database.close()
+
+
+def _add(database: sqlite3.Connection, rows: Rows) -> None:
+    table = rows.table
+    names = ", ".join(map(_quoted, table.names))
+    marks = ", ".join("?" * len(table.columns))
+    values = zip(*map(_plain, table.columns, rows.columns), strict=True)
+    database.executemany(f"INSERT INTO {_quoted(table.name)} ({names}) VALUES ({marks})", values)
+
+
+def _take_back(database: sqlite3.Connection, rows: Rows) -> None:
+    """One copy of each: equal rows are legal, and stay as many as they are to be."""
+    table = rows.table
+    alike = " AND ".join(f"{_quoted(name)} IS ?" for name in table.names)
+    values = zip(*map(_plain, table.columns, rows.columns), strict=True)
+    database.executemany(
+        f"DELETE FROM {_quoted(table.name)} WHERE rowid = "
+        f"(SELECT rowid FROM {_quoted(table.name)} WHERE {alike} ORDER BY rowid DESC LIMIT 1)",
+        values,
+    )
+
+
+def _note(database: sqlite3.Connection, commit: Commit) -> None:
+    database.executemany(
+        "INSERT OR REPLACE INTO _bqstream_gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                *(gap.id, commit.subscription, gap.cause, ",".join(gap.cubes), gap.start.isoformat()),
+                *(gap.end.isoformat() if gap.end else None, gap.low, gap.high, gap.closed, gap.how),
+                *(gap.reason, gap.detail),
+            )
+            for gap in commit.gaps
+        ],
+    )
+
+
+def _plain(column: Column, values: list[object]) -> Sequence[object]:
+    """As SQLite has them; text of a time sorts as the time does."""
+    if column.kind == "timestamp":
+        return [value.isoformat() if isinstance(value, datetime) else None for value in values]
+    if column.kind == "decimal":
+        return [format(value, "f") if isinstance(value, Decimal) else None for value in values]
+    return values
+
+
+def _lacks(table: Table, missing: Sequence[Column]) -> str:
+    names = ", ".join(column.name for column in missing)
+    return f"the table {table.name} is there without {names}: --evolve adds what is missing, --table names another"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+class _Errors:
+    """What SQLite's errors mean for a collector."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, sqlite3.Error):
+            return
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_FULL:
+            raise SinkUnavailable(f"{self._name}: the disk is full: make room; nothing is lost") from error
+        if code in _PASSING:
+            raise SinkUnavailable(f"{self._name}: {error}") from error
+        raise SinkFailed(f"{self._name}: {error}") from error
