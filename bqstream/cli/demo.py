@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
-from ..message import cubes_of
 from ..simulator import Simulator, Verdict
 from .running import FAILED, duration, run, run_until
 from .view import LiveView, Moment, NoView, PlainView, View
@@ -107,7 +106,7 @@ class Reader:
 
     async def read(self, stream: Subscription) -> None:
         async for message in stream:
-            self.rows += [(cube, row) for cube, rows in cubes_of(message.data) for row in rows]
+            self.rows += [(cube, row) for cube, rows in message.by_cube() for row in rows]
 
     def rate(self, now: float) -> float:
         """Rows a second, over the last two seconds."""
