@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-pytest.importorskip("click")
-_RUN = [sys.executable, "-c", "from bqstream.cli.simulator import simulator; simulator()"]
+pytest.importorskip("cyclopts")
+_RUN = [sys.executable, "-m", "bqstream.cli", "simulator"]
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
 
 
