@@ -20,6 +20,7 @@ from cyclopts import Parameter, Token
 from ..delivery.document import Document
 from ..errors import UsageError
 
+Since = datetime | timedelta | int
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_AGE = 50 * 365 * 86400.0  # seconds: no chain is older
 
@@ -35,7 +36,7 @@ def duration(text: str) -> float:
     return float(found[1]) * _UNITS[found[2]]
 
 
-def since(text: str) -> datetime | timedelta | int:
+def since(text: str) -> Since:
     """What ``subscribe(since=…)`` takes: an age (``6h``, ``2d``), an RFC 3339 time, or a block's number.
 
     Raises ValueError. A plain number is a block, so an age needs its unit.

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from .. import Client, Message
 from ..events import Event
-from .asking import Options, Question, question, use_token_url
+from .asking import Options, Question, Since, question, use_token_url
 from .output import Output
 from .running import run, run_until, tell
 from .wording import counted, timed
@@ -34,6 +34,7 @@ def tail(
     vars: Annotated[str | None, _ask.vars] = None,
     endpoint: Annotated[str | None, _ask.endpoint] = None,
     token_url: Annotated[str | None, _ask.token_url] = None,
+    since: Annotated[Since | None, _ask.since] = None,
     limit: Annotated[
         int | None,
         _ask.option("--rows", help="Stop after so many rows.", metavar="N", validator=Number(gte=1)),
@@ -45,11 +46,13 @@ def tail(
 ) -> None:
     """Print the rows of DOCUMENT (a file, or - for standard input) until stopped.
 
-    Rows go to standard output, one JSON object a line; what happens to the connection goes to standard error.
+    Rows go to standard output, one JSON object a line; what happens to the connection goes to standard error. With
+    --since what came before is asked for by queries first, and nothing is repeated where the two meet.
 
     ```
     bqstream tail trades.graphql
     bqstream tail trades.graphql --var network=eth --for 5m > trades.jsonl
+    bqstream tail trades.graphql --since 6h
     bqstream tail --query 'subscription { EVM(network: eth) { Blocks { Block { Number } } } }' --rows 10
     bqstream tail - --vars variables.json --format table < trades.graphql
     ```
@@ -60,20 +63,27 @@ def tail(
     async def work() -> int:
         asked = question(document, query, operation=operation, var=var, vars=vars)
         use_token_url(token_url)
-        return await _tail(asked, endpoint, limit, seconds, _RENDERS[form])
+        return await _tail(asked, endpoint, since, limit, seconds, _RENDERS[form])
 
     run(work())
 
 
 async def _tail(
-    asked: Question, endpoint: str | None, limit: int | None, seconds: float | None, render: Render
+    asked: Question,
+    endpoint: str | None,
+    since: Since | None,
+    limit: int | None,
+    seconds: float | None,
+    render: Render,
 ) -> int:
     counts = {"rows": 0, "gaps": 0}
 
     async def work() -> None:
         async with (
             Client(endpoint=endpoint, on_event=_tell) as client,
-            client.subscribe(asked.text, asked.variables, operation_name=asked.operation_name) as stream,
+            client.subscribe(
+                asked.text, asked.variables, operation_name=asked.operation_name, since=since
+            ) as stream,
         ):
             out = Output(sys.stdout.fileno())
             try:

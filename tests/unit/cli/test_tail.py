@@ -26,6 +26,7 @@ ROWS = [
         (["--query", TYPED, "--var", "network=eth", "--var", "least=many"], "least"),
         (["--query", BLOCKS, "--for", "soon"], "30s, 5m or 1h"),
         (["--query", BLOCKS, "--endpoint", "http://192.0.2.1/graphql"], "https://"),
+        (["--query", BLOCKS, "--since", "yesterday"], "an age like 6h"),
         ([], "DOCUMENT"),
         (["nowhere.graphql"], "nowhere.graphql"),
     ],
