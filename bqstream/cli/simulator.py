@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from .asking import Options, duration, loopback
+from .beside import run_beside
 from .running import FAILED, run, run_until, tell
 
 _ask = Options("SIMULATOR")
@@ -19,13 +22,21 @@ _some = Number(gte=1)
 
 
 def simulator(
-    *,
+    *command: Annotated[
+        str, Parameter(help="A program to run beside it, with its arguments, after a --.", show_default=False)
+    ],
     host: Annotated[
         str, _ask.option("--host", help="A loopback address.", read=loopback, show_default=True)
     ] = "127.0.0.1",
     port: Annotated[
-        int, _ask.option("--port", help="0: any free one.", validator=_port, show_default=True)
-    ] = 8787,
+        int | None,
+        _ask.option(
+            "--port",
+            help="0: any free one, which it is with a COMMAND.",
+            validator=_port,
+            show_default="8787",
+        ),
+    ] = None,
     control_port: Annotated[
         int,
         _ask.option("--control-port", help="Of the endpoints beside it.", validator=_port, show_default=True),
@@ -64,21 +75,26 @@ def simulator(
 ) -> None:
     """Serve what Bitquery's streaming API serves, made up, on loopback.
 
-    Prints one JSON line: endpoint, token_url, client_id, client_secret, control_url, ledger_url. Then it serves
-    until it is stopped by SIGINT or SIGTERM. What can go wrong is asked for with a POST to control_url, such as
+    With a COMMAND it serves as long as that runs, and tells it where by BITQUERY_ENDPOINT, BITQUERY_TOKEN_URL,
+    BITQUERY_CLIENT_ID and BITQUERY_CLIENT_SECRET. Signals are passed on, and the exit code is the command's.
+
+    Without, it prints one JSON line: endpoint, token_url, client_id, client_secret, control_url, ledger_url. Then it
+    serves until it is stopped by SIGINT or SIGTERM. What can go wrong is asked for with a POST to control_url, such as
     `{"fault": "close", "code": 1013}`; what a client delivered is compared at ledger_url. The application's secret is
     BQSTREAM_SIMULATOR_CLIENT_SECRET, made up where that is not set: no secret is taken on a command line.
 
     ```
     bqstream simulator --port 8787
-    bqstream simulator --token-ttl 5s --block-interval 0.2s --on-expiry close
+    bqstream simulator --token-ttl 5s --block-interval 0.2s -- pytest tests
+    bqstream simulator -- bqstream tail trades.graphql --rows 10
     ```
 
-    Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage.
+    Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage; with a COMMAND its own, and 126 or 127
+    where it cannot be run.
     """
     options: dict[str, Any] = {
         "host": host,
-        "port": port,
+        "port": port if port is not None else 0 if command else 8787,
         "control_port": control_port,
         "token_ttl": token_ttl,
         "block_interval": block_interval,
@@ -91,10 +107,10 @@ def simulator(
     }
     if secret := os.environ.get("BQSTREAM_SIMULATOR_CLIENT_SECRET"):
         options["client_secret"] = secret
-    run(_serve(options))
+    run(_serve(options, command))
 
 
-async def _serve(options: dict[str, Any]) -> int:
+async def _serve(options: dict[str, Any], command: Sequence[str]) -> int:
     from ..simulator import Simulator
 
     names = ("endpoint", "token_url", "client_id", "client_secret", "control_url", "ledger_url")
@@ -104,6 +120,8 @@ async def _serve(options: dict[str, Any]) -> int:
         except OSError as error:
             tell(f"bqstream: cannot listen on port {options['port']}: {error.strerror}")
             return FAILED
+        if command:
+            return await run_beside(command, running)
         print(json.dumps({name: getattr(running, name) for name in names}), flush=True)
         await run_until(asyncio.Event().wait())
     return 0
