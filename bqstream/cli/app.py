@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Stream through one token after another, and prove that no row was lost or repeated.",
     "simulator": "Serve what Bitquery's streaming API serves, made up, on loopback.",
     "tail": "Print the rows of DOCUMENT (a file, or - for standard input) until stopped.",
+    "token": "Get a token with the credentials found, and tell their kind, their scope and when it expires.",
 }
 
 app = App(
