@@ -17,9 +17,9 @@ import click
 from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
 from ..message import cubes_of
 from ..simulator import Simulator, Verdict
+from ..wording import counted
 from .running import FAILED, duration, run, run_until
 from .view import LiveView, Moment, NoView, PlainView, View
-from .wording import counted
 
 _TICK = 0.1
 _SETTLE = 5.0  # at most, for what is on its way when the chain stops

@@ -17,9 +17,9 @@ import msgspec
 from .. import Client, Message, UsageError
 from ..delivery.document import Document
 from ..events import Event
+from ..wording import counted, timed
 from .output import Output
 from .running import duration, run, run_until
-from .wording import counted, timed
 
 Render = Callable[[Iterable[Any]], bytes]
 
