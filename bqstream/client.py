@@ -433,6 +433,11 @@ class Client:
 
     # ------------------------------------------------------------------ what happens
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``aclose`` was called, or its ``async with`` left; False before it is opened too."""
+        return self._closing is not None and self._closing.is_set()
+
     def status(self) -> Status:
         """A picture of this moment: state, token, links and per-subscription counters."""
         token = self._keeper.held if self._keeper is not None else None

@@ -28,6 +28,7 @@ class LinkStatus:
 class SubscriptionStatus:
     """One subscription's counters.
 
+    ``gaps``      that were named so far, whether they were closed or not.
     ``merged``    rows that came on two links and were delivered once.
     ``dropped``   messages that were let go because the reader was slow; each stands in a gap.
     ``unproven``  whether its newest crossing still lacks the proof that nothing fell between two links.
@@ -110,7 +111,7 @@ def _subscription(key: int, stream: Stream) -> SubscriptionStatus:
         dropped=stream.dropped,
         waiting_messages=stream.waiting_messages,
         waiting_bytes=stream.waiting_bytes,
-        gaps=len(stream.gaps),
+        gaps=len(stream.gaps) + stream.gaps_forgotten,
         parked=stream.parked,
         unproven=stream.unproven,
         closing=stream.closing,

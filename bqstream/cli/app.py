@@ -13,6 +13,7 @@ from .running import USAGE, tell
 
 # The first line of each command's help, which the list of them shows without importing one.
 COMMANDS = {
+    "collect": "Put the rows of DOCUMENT into a file or a database, each exactly once, for months.",
     "demo": "Stream through one token after another, and prove that no row was lost or repeated.",
     "simulator": "Serve what Bitquery's streaming API serves, made up, on loopback.",
     "tail": "Print the rows of DOCUMENT (a file, or - for standard input) until stopped.",

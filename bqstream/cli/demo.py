@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
 from ..simulator import Simulator, Verdict
+from ..wording import counted
 from .asking import Options, duration
 from .running import FAILED, run, run_until
 from .view import LiveView, Moment, NoView, PlainView, View
-from .wording import counted
 
 _TICK = 0.1
 _SETTLE = 5.0  # at most, for what is on its way when the chain stops

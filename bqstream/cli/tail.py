@@ -13,10 +13,10 @@ from cyclopts.validators import Number
 
 from .. import Client, Message
 from ..events import Event
+from ..wording import counted, timed
 from .asking import Options, Question, Since, question, use_token_url
 from .output import Output
 from .running import run, run_until, tell
-from .wording import counted, timed
 
 Render = Callable[[Iterable[Any]], bytes]
 

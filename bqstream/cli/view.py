@@ -14,14 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..events import Event, GapNamed, HandedOver, Lost, Refused, Stalled, Waiting
-from .wording import counted, timed
+from ..events import Event
+from ..wording import Tone, counted, timed, tone
 
 if TYPE_CHECKING:
     from .. import Status
 
 _LINES_EVERY = 2.0
-_TROUBLE = (Lost, Refused, Stalled, Waiting, GapNamed)
+STYLES: dict[Tone, str] = {"good": "green", "trouble": "yellow", "plain": "dim"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +137,6 @@ class LiveView:
 
     def _happened(self) -> list[Text]:
         return [
-            Text(timed(event), style=_style(event), no_wrap=True, overflow="ellipsis")
+            Text(timed(event), style=STYLES[tone(event)], no_wrap=True, overflow="ellipsis")
             for event in self._events
         ]
-
-
-def _style(event: Event) -> str:
-    if isinstance(event, _TROUBLE):
-        return "yellow"
-    return "green" if isinstance(event, HandedOver) else "dim"

@@ -21,7 +21,8 @@ class CollectorStatus:
         tables: the names of its tables.
         rows: committed by this process; ``taken_back``: of those that were committed, taken back for a fork.
         misfits: rows that went to the dead-letter file.
-        commits: by this process. ``committed_at``: when the last one ended. ``commit_seconds``: how long it took.
+        commits: by this process. ``committed_at``: when the last one ended. ``commit_seconds``: how long it took;
+            ``committing_seconds``: how long all of them took together.
         pending_rows: read from the subscription, decoded, and not committed. ``pending_since``: since when something
             waits to be committed; None where nothing does.
         overdue: whether something has waited for longer than it may: readiness fails.
@@ -43,6 +44,7 @@ class CollectorStatus:
     commits: int = 0
     committed_at: datetime | None = None
     commit_seconds: float = 0.0
+    committing_seconds: float = 0.0
     pending_rows: int = 0
     pending_since: datetime | None = None
     overdue: bool = False

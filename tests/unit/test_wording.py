@@ -4,7 +4,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 
 from bqstream import Gap, events
-from bqstream.cli.wording import counted, line, timed
+from bqstream.wording import counted, line, timed
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = (

@@ -1,10 +1,21 @@
-"""Events in words, one line each, for standard error and the demo."""
+"""Events in words, one line each, for standard error, the demo, and those who watch a collector."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
-from .. import events
+from . import events
+
+Tone = Literal["good", "trouble", "plain"]
+_TROUBLE = (
+    events.Lost,
+    events.Refused,
+    events.Stalled,
+    events.Waiting,
+    events.GapNamed,
+    events.SlowConsumer,
+)
 
 
 def _mode(event: events.HandedOver) -> str:
@@ -47,6 +58,15 @@ def line(event: events.Event) -> str:
     """One event as a line without its time; a kind that is not known here goes by its own name."""
     words = _WORDS.get(type(event))
     return words(event) if words else type(event).__name__
+
+
+def tone(event: events.Event) -> Tone:
+    """How an event is to look: trouble, what mends it, or neither."""
+    if isinstance(event, events.GapNamed) and event.gap.closed:
+        return "good"
+    if isinstance(event, _TROUBLE) or (isinstance(event, events.Parked) and not event.resumed):
+        return "trouble"
+    return "good" if isinstance(event, events.HandedOver) else "plain"
 
 
 def timed(event: events.Event) -> str:

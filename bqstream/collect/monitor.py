@@ -1,0 +1,298 @@
+"""What a collector's process has been doing lately, for those who look at it: the page, the terminal, the metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Literal, NamedTuple, Protocol
+
+from .. import events
+from ..clock import Clock
+from ..message import Gap
+from ..status import Status
+from ..wording import Tone, line, tone
+from .status import CollectorStatus
+
+TICK = 0.5
+# What is kept, of each: a sample a second for a quarter of an hour; the others by number.
+SAMPLES = 900
+LINKS, TOKENS, GAPS, EVENTS = 200, 100, 200, 100
+ROWS = 20
+# The rate that is shown as a number is that of so many seconds: commits and blocks come in bursts.
+_RATE_OVER = 10.0
+
+Ending = Literal["handed over", "lost", "stalled", "shed", "closed"]
+"""How a link ended: "shed" with close code 1013, since it was not read fast enough; "closed" by this side."""
+
+
+class Watchable(Protocol):
+    """What a monitor needs of a client."""
+
+    def status(self) -> Status: ...
+
+
+class Collecting(Protocol):
+    """What a monitor needs of a collector."""
+
+    def status(self) -> CollectorStatus: ...
+
+    @property
+    def last_rows(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
+        """The rows committed last, each with its table's name; the newest comes last."""
+        ...
+
+
+class Sample(NamedTuple):
+    """One subscription in one second.
+
+    ``at``    seconds since the epoch.
+    ``rate``  rows a second that were read since the sample before.
+    ``lag``   seconds that the newest row committed is behind; None before the first.
+    """
+
+    at: float
+    rate: float
+    lag: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkSpan:
+    """One link from its acknowledgement to its end; ``to`` is the link that took over."""
+
+    link: int
+    start: datetime
+    end: datetime | None = None
+    how: Ending | None = None
+    to: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenSpan:
+    """A token was fetched; it expires at ``expires``, or never."""
+
+    start: datetime
+    expires: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A gap as far as it is known now, and the subscription that it belongs to."""
+
+    subscription: str
+    gap: Gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happened:
+    """One event in words, without its time."""
+
+    at: datetime
+    tone: Tone
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watched:
+    """One collector at one moment, and what its subscription has waiting; spans are in seconds.
+
+    ``rate``  rows a second that are read, over the last ten seconds.
+    ``lag``   how far the newest row committed is behind now; None before the first.
+    ``waiting_messages``, ``waiting_bytes``  in the subscription's buffer, before they are decoded.
+    ``parked``, ``closing``, ``unproven``    as in ``Client.status()``.
+    """
+
+    status: CollectorStatus
+    rate: float
+    lag: float | None
+    waiting_messages: int = 0
+    waiting_bytes: int = 0
+    parked: bool = False
+    closing: bool = False
+    unproven: bool = False
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether rows are being collected, though the sink may not be taking them at this moment."""
+        return self.status.operation is not None and self.status.state in ("collecting", "retrying")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A process at one moment; everything in it is oldest first.
+
+    ``samples``  by the collector's name.
+    ``shed``     links that the service closed with 1013.
+    """
+
+    at: datetime
+    started: datetime
+    client: Status | None = None
+    collectors: tuple[Watched, ...] = ()
+    samples: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    links: tuple[LinkSpan, ...] = ()
+    tokens: tuple[TokenSpan, ...] = ()
+    gaps: tuple[Named, ...] = ()
+    events: tuple[Happened, ...] = ()
+    rows: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    shed: int = 0
+
+
+class Monitor:
+    """Watches one process: a client and its collectors.
+
+        monitor = Monitor()
+        async with Client(on_event=monitor.event) as client:
+            monitor.watch(client, collectors)
+            ...  # monitor.run() in a task of its own
+
+    Everything that it keeps is bounded. It asks nothing of the service, and never waits.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or Clock()
+        self._started = self._now()
+        self._client: Watchable | None = None
+        self._meters: list[_Meter] = []
+        self._links: dict[int, LinkSpan] = {}
+        self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
+        self._gaps: dict[tuple[Any, ...], tuple[int, Gap]] = {}
+        self._events: deque[events.Event] = deque(maxlen=EVENTS)
+        self._shed = 0
+
+    def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
+        """Look at these from now on, in the place of those before; names tell collectors apart."""
+        self._client = client
+        now = self._clock.monotonic()
+        self._meters = [_Meter(collector, now) for collector in collectors]
+
+    def event(self, event: events.Event) -> None:
+        """Take note of what happened: ``Client(on_event=monitor.event)``."""
+        self._events.append(event)
+        match event:
+            case events.Connected():
+                self._links[event.link] = LinkSpan(link=event.link, start=event.at)
+                _bound(self._links, LINKS)
+            case events.HandedOver():
+                self._ended(event.old, event.at, "handed over", event.new)
+            case events.Stalled():
+                self._ended(event.link, event.at, "stalled")
+            case events.SlowConsumer():
+                self._shed += 1
+                self._ended(event.link, event.at, "shed")
+            case events.Lost():
+                self._ended(event.link, event.at, "lost")
+            case events.TokenRefreshed():
+                self._tokens.append(TokenSpan(start=event.at, expires=event.expires_at))
+            case events.GapNamed():
+                gap = event.gap
+                self._gaps[event.operation, gap.cause, gap.cubes, gap.start] = (event.operation, gap)
+                _bound(self._gaps, GAPS)
+
+    async def run(self) -> None:
+        """Take a sample twice a second, until cancelled."""
+        while True:
+            self.sample()
+            await asyncio.sleep(TICK)
+
+    def sample(self) -> None:
+        """Look at everything once: for rates, and for links that were closed without an event."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        for meter in self._meters:
+            meter.look(now, wall)
+        if self._client is not None:
+            alive = {link.number for link in self._client.status().links}
+            for span in [span for span in self._links.values() if span.end is None]:
+                if span.link not in alive:
+                    self._ended(span.link, self._now(), "closed")
+
+    def picture(self) -> Picture:
+        """This moment. Rates and samples are those of the last ``sample``, all else is as new as can be."""
+        client = self._client.status() if self._client is not None else None
+        waiting = {one.operation: one for one in client.subscriptions} if client is not None else {}
+        watched, wall = [], self._clock.wall()
+        for meter in self._meters:
+            status = meter.collector.status()
+            one = waiting.get(status.operation or 0)
+            shown = Watched(status=status, rate=meter.rate, lag=_lag(status, wall))
+            if one is not None:
+                shown = replace(
+                    shown,
+                    waiting_messages=one.waiting_messages,
+                    waiting_bytes=one.waiting_bytes,
+                    parked=one.parked,
+                    closing=one.closing,
+                    unproven=one.unproven,
+                )
+            watched.append(shown)
+        names = {one.status.operation: one.status.name for one in watched}
+        rows = [row for meter in self._meters for row in meter.collector.last_rows]
+        return Picture(
+            at=self._now(),
+            started=self._started,
+            client=client,
+            collectors=tuple(watched),
+            samples={
+                one.status.name: tuple(meter.samples)
+                for one, meter in zip(watched, self._meters, strict=True)
+            },
+            links=tuple(self._links.values()),
+            tokens=tuple(self._tokens),
+            gaps=tuple(
+                Named(subscription=names.get(operation, f"operation {operation}"), gap=gap)
+                for operation, gap in self._gaps.values()
+            ),
+            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one)) for one in self._events),
+            rows=tuple(rows[-ROWS * max(1, len(self._meters)) :]),
+            shed=self._shed,
+        )
+
+    def _now(self) -> datetime:
+        return events.moment(self._clock.wall())
+
+    def _ended(self, link: int, at: datetime, how: Ending, to: int | None = None) -> None:
+        """The first to tell of an end says when it was, and how unless it only saw that the link was gone."""
+        span = self._links.get(link)
+        if span is not None and span.how in (None, "closed"):
+            self._links[link] = replace(span, end=span.end or at, how=how, to=to)
+
+
+class _Meter:
+    """One collector's rate, and its samples."""
+
+    def __init__(self, collector: Collecting, now: float) -> None:
+        self.collector = collector
+        self.samples: deque[Sample] = deque(maxlen=SAMPLES)
+        self.rate = 0.0
+        self._marks = deque([(now, _read(collector.status()))], maxlen=int(_RATE_OVER / TICK) + 1)
+        self._sampled = self._marks[0]
+
+    def look(self, now: float, wall: float) -> None:
+        status = self.collector.status()
+        mark = (now, _read(status))
+        self._marks.append(mark)
+        self.rate = _rate(self._marks[0], mark)
+        if now - self._sampled[0] >= 1.0 - TICK / 2:
+            self.samples.append(Sample(wall, _rate(self._sampled, mark), _lag(status, wall)))
+            self._sampled = mark
+
+
+def _read(status: CollectorStatus) -> int:
+    return status.rows + status.pending_rows
+
+
+def _rate(start: tuple[float, int], end: tuple[float, int]) -> float:
+    """Rows a second; what a sink that was opened anew lets go for a while is no rate below nothing."""
+    seconds = end[0] - start[0]
+    return max(0.0, (end[1] - start[1]) / seconds) if seconds > 0 else 0.0
+
+
+def _lag(status: CollectorStatus, wall: float) -> float | None:
+    return max(0.0, wall - status.newest.timestamp()) if status.newest is not None else None
+
+
+def _bound(kept: dict[Any, Any], most: int) -> None:
+    while len(kept) > most:
+        del kept[next(iter(kept))]
