@@ -68,7 +68,8 @@ async def _doctor(
     as_json: bool,
 ) -> int:
     from ..errors import DocumentRefused
-    from .examine import USUAL, Setup, examine
+    from .examine import examine
+    from .setup import USUAL, Setup
 
     use_token_url(token_url)
     if document is None and query is None:

@@ -20,8 +20,9 @@ import pytest
 import trustme
 
 from bqstream import ClientCredentials, ShortTermToken, StaticToken, Token
-from bqstream.cli.examine import Setup, examine
+from bqstream.cli.examine import examine
 from bqstream.cli.findings import Cause, Finding, exit_code_of
+from bqstream.cli.setup import Setup
 from bqstream.simulator import Behaviour, Simulator
 
 from .harness import client_for, reading, until
