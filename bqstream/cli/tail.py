@@ -15,9 +15,9 @@ import click
 import msgspec
 
 from .. import Client, Message, UsageError
+from ..collect.output import Output
 from ..delivery.document import Document
 from ..events import Event
-from .output import Output
 from .running import duration, run, run_until
 from .wording import counted, timed
 
