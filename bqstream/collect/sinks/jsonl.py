@@ -237,12 +237,13 @@ class JSONLSink(BlockingSink):
 
     def _size(self, name: str, file: _File) -> int:
         """How long it is: no less than was committed."""
-        path = self._folder / name
-        there = path.exists()
-        size = path.stat().st_size if there else 0
+        try:
+            size = (self._folder / name).stat().st_size
+            what = f"shortened to {size} of {file.length} bytes"
+        except FileNotFoundError:
+            size, what = 0, "removed"
         if size >= file.length:
             return size
-        what = f"shortened to {size} of {file.length} bytes" if there else "removed"
         raise SinkFailed(
             f"{self.name}: since the last commit {name} was {what} by somebody. Put back what is missing; or, to go on "
             f'without it, move {name} away and take it out of "files" in {self._state}'
