@@ -9,11 +9,11 @@ from typing import Any
 from .. import Backoff, Client, Timeouts, events
 from ..delivery.document import Document
 from ..errors import BqstreamError
+from ..wording import counted
 from .findings import Cause, Check, Finding
 from .refusals import Fault, fault_of
 from .setup import Setup
 from .silence import Inquiry, why_silent
-from .wording import counted
 
 
 class Live:

@@ -136,7 +136,7 @@ class Lives:
             lambda: faults.token_endpoint("down", count=2),
         ]
         while True:
-            await asyncio.sleep(self.random.uniform(0.5, 4.0))
+            await asyncio.sleep(self.random.uniform(1.0, 5.0))
             with contextlib.suppress(LookupError):
                 self.random.choice(kinds)()
             self.faults += 1

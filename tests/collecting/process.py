@@ -24,7 +24,8 @@ TELL = 0.1
 
 
 async def main(sink: str) -> None:
-    timeouts, backoff = Timeouts(grace=0.5), Backoff(initial=0.1, maximum=1.0)
+    timeouts = Timeouts(connect=2.0, ack=2.0, idle=2.0, grace=0.3)
+    backoff = Backoff(initial=0.1, maximum=0.5)
     async with Client(timeouts=timeouts, backoff=backoff) as client:
         collector = Collector(client, DOCUMENT, sink, name="all", batching=BATCHING, backoff=backoff)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, collector.stop)

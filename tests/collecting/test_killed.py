@@ -16,7 +16,13 @@ from bqstream.simulator import Simulator
 from .lives import Lives
 from .places import PLACES
 
-SERVICE: dict[str, Any] = {"block_interval": 0.1, "query_lag": 0.3, "transactions": 8, "token_ttl": 5.0}
+SERVICE: dict[str, Any] = {
+    "block_interval": 0.1,
+    "query_lag": 0.2,
+    "transactions": 8,
+    "token_ttl": 5.0,
+    "keepalive": 0.5,
+}
 # How long the long one goes on; seconds.
 SECONDS = float(os.environ.get("BQSTREAM_COLLECT_SECONDS", "600"))
 
