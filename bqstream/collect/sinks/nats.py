@@ -339,7 +339,7 @@ class _Client(Client):
             error_cb=self._failed,
             closed_cb=self._closed,
             allow_reconnect=False,
-            connect_timeout=int(_CONNECT),
+            connect_timeout=60,  # ours counts
             pending_size=0,  # nothing waits for a server that is away
             **options,
         )
@@ -435,7 +435,7 @@ def _meaning(name: str, error: BaseException) -> BqstreamError:
     said = str(error).removeprefix("nats: ").strip("'") or type(error).__name__
     lower = said.lower()
     if "permissions violation" in lower:
-        return SinkFailed(f"{name}: {said}: the user must be allowed to (the sink's documentation lists all)")
+        return SinkFailed(f"{name}: {said}: let the user publish to SUBJECT and use JetStream's API")
     if "authorization" in lower or "authentication" in lower:
         return SinkFailed(f"{name}: the server refuses the user ({said}): {_ADVICE}")
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -444,7 +444,9 @@ def _meaning(name: str, error: BaseException) -> BqstreamError:
         )
     if isinstance(error, ModuleNotFoundError):
         return SinkFailed(f'{name}: NATS_CREDS needs {error.name}: pip install "bqstream[nats]"')
-    return SinkUnavailable(f"{name}: {said}")
+    if isinstance(error, (OSError, errors.Error, TimeoutError)):
+        return SinkUnavailable(f"{name}: {said}")
+    return SinkFailed(f"{name}: {type(error).__name__}: {said}")  # such as a seed in NATS_CREDS that is none
 
 
 def _answered(name: str, error: APIError) -> BqstreamError:
