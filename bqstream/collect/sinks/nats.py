@@ -77,7 +77,7 @@ T = TypeVar("T")
 _ANSWER = 5.0
 _CONNECT = 5.0
 # For a connection to end cleanly.
-_LEAVE = 2.0
+_LEAVE = 0.5
 # Of each message: the headers, but for the names in them.
 _HEADERS = 320
 _FORBIDDEN = set(" \t\r\n*>")
@@ -179,15 +179,15 @@ class NATSSink:
                 "Bqstream-Previous": str(self._previous),
                 "Bqstream-Writer": self._writer,
                 "Nats-Expected-Stream": self._stream,
-                "Nats-Expected-Last-Subject-Sequence": str(tail),
             }
             try:
-                ack = await client.ask(
-                    client.js.publish(self._subject, body, timeout=2 * _ANSWER, headers=headers)
-                )
+                tail = await self._publish(client, body, headers, tail)
             except _WrongSequence:
-                raise await self._overtaken(client) from None
-            tail = ack.seq
+                if await self._overtaken(client) or part > 1:
+                    raise SinkLocked(
+                        f"{self.name}: another collector writes {commit.subscription!r} there, or somebody deletes"
+                    ) from None
+                tail = await self._publish(client, body, headers, 0)
         failpoint("committed")
         self._number, self._previous, self._tail = commit.number, tail, tail
 
@@ -261,12 +261,19 @@ class NATSSink:
         lines += [_line({"gap": gap}) for gap in commit.gaps]
         return list(_cut(b"".join((*lines, state)), self._room))
 
-    async def _overtaken(self, client: _Client) -> BqstreamError:
-        """Another has committed; or what this one sent over a connection that it gave up has arrived at last."""
+    async def _publish(self, client: _Client, body: bytes, headers: dict[str, Any], tail: int) -> int:
+        """Add a message where the subject ends with that of sequence ``tail``, and give its own."""
+        headers = {**headers, "Nats-Expected-Last-Subject-Sequence": str(tail)}
+        call = client.js.publish(self._subject, body, timeout=2 * _ANSWER, headers=headers)
+        return (await client.ask(call)).seq
+
+    async def _overtaken(self, client: _Client) -> bool:
+        """Whether another has committed; if nothing is there, all has expired while there was nothing to commit."""
         last = await self._message(client)
         if last and (last.headers or {}).get("Bqstream-Writer") == self._writer:
-            return SinkUnavailable(f"{self.name}: what was sent before has arrived after all")
-        return SinkLocked(f"{self.name}: another collector writes {unquote(self._subscription)!r} there")
+            # Sent over a connection that was given up.
+            raise SinkUnavailable(f"{self.name}: what was sent before has arrived after all")
+        return last is not None
 
 
 def _is_whole(headers: Mapping[str, str]) -> bool:
@@ -319,8 +326,8 @@ class _WrongSequence(SinkLocked):
 class _Client(Client):
     """One connection, which is never taken up again: ``open`` makes a new one, and asks what has become of the former.
 
-    Whatever is asked ends with the answer, with the connection, or after a time. nats-py has no logger here but the one
-    of its read loop, which shows what the server sent.
+    Whatever is asked ends with the answer, with the connection, or after a time; nats-py's own bounds are wider. It has
+    nothing to log here, since errors come to ``_failed``, but for a fault of its own in reading.
     """
 
     def __init__(self, name: str) -> None:
@@ -339,7 +346,7 @@ class _Client(Client):
             error_cb=self._failed,
             closed_cb=self._closed,
             allow_reconnect=False,
-            connect_timeout=60,  # ours counts
+            connect_timeout=60,
             pending_size=0,  # nothing waits for a server that is away
             **options,
         )

@@ -419,6 +419,16 @@ async def test_half_a_commit_whose_predecessor_has_expired_is_named(own_server: 
             await sink.open(SUBSCRIPTION)
 
 
+@pytest.mark.asyncio
+async def test_a_collector_goes_on_when_all_it_committed_has_expired(own_server: NatsServer) -> None:
+    async with jetstream(own_server) as js, opened(f"{own_server.url}/S/rows") as sink:
+        await sink.open(SUBSCRIPTION)
+        await sink.commit(commit(1, rows(1)))
+        await js.purge_stream("S")
+        await sink.commit(commit(2, rows(1)))
+        assert number_of(await sink.open(SUBSCRIPTION)) == 2
+
+
 @pytest.mark.parametrize(
     ("pattern", "subject", "taken"),
     [
