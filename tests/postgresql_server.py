@@ -25,8 +25,12 @@ _PLACES = (
     "/usr/pgsql-*/bin/pg_ctl",
     "/opt/homebrew/opt/postgresql*/bin/pg_ctl",
 )
-# A crash of the machine is not what tests are about.
-_SETTINGS = "fsync=off full_page_writes=off shared_buffers=32MB max_wal_size=1GB listen_addresses="
+# A crash of the machine is not what tests are about. With ``SET synchronous_commit = on`` a session's COMMIT writes,
+# and then waits for a standby that there is not: as long as the test likes (pg_cancel_backend ends that).
+_SETTINGS = (
+    "fsync=off full_page_writes=off shared_buffers=32MB max_wal_size=1GB listen_addresses= "
+    "synchronous_standby_names=nobody synchronous_commit=local"
+)
 ASKED = "asked"
 _PORT = 5432  # of no network: a part of the socket's name
 

@@ -62,14 +62,20 @@ _OURS = {
 }
 _COLUMNS = """SELECT attname, typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"""
-# The names of a table, of its columns, and of the table of what is to be taken back. Rows are compared as text: that
-# makes null equal to null, needs no operator of the type (json has none), and is hashed, so that both are read once.
-_TAKE_BACK = """DELETE FROM {table} WHERE (tableoid, ctid) IN (
+# Rows are compared as text: that makes null equal to null, needs no operator of the type (json has none), and is
+# hashed. Only what stands from the page ``since`` on is read.
+_TAKE_BACK = """DELETE FROM {table} WHERE ctid >= '({since},0)' AND (tableoid, ctid) IN (
     SELECT part, place FROM (
         SELECT part, place, copies, row_number() OVER (PARTITION BY whole) AS copy
-        FROM (SELECT tableoid AS part, ctid AS place, ROW({names})::text AS whole FROM {table}) AS there
+        FROM (
+            SELECT tableoid AS part, ctid AS place, ROW({names})::text AS whole
+            FROM {table} WHERE ctid >= '({since},0)'
+        ) AS there
         JOIN (SELECT ROW({names})::text AS whole, count(*) AS copies FROM {taken} GROUP BY 1) AS taken USING (whole)
     ) AS alike WHERE copy <= copies)"""
+_PAGES = "SELECT pg_relation_size(to_regclass(%s)) / current_setting('block_size')::int"
+# Pages (of 8 KiB) at a table's end, where what is taken back mostly stands: it was added lately.
+_LATE = 4096
 _TAKEN = "pg_temp._bqstream_taken"
 
 
@@ -244,11 +250,23 @@ class PostgreSQLSink(BlockingSink):
                 write(row)
 
     def _take_back(self, cursor: psycopg.Cursor[Any], rows: Rows) -> None:
-        """One copy of each: equal rows are legal, and stay as many as they are to be."""
+        """One copy of each: equal rows are legal, and stay as many as they are to be.
+
+        Looked for at the table's end first, and further up until all are found: a table may hold years.
+        """
         place, names = self._place(rows.table.name), _names(rows.table)
         cursor.execute(f"CREATE TEMP TABLE {_TAKEN} AS SELECT {names} FROM {place} WITH NO DATA")
         self._add(cursor, _TAKEN, rows)
-        cursor.execute(_TAKE_BACK.format(table=place, names=names, taken=_TAKEN))
+        cursor.execute(_PAGES, (place,))
+        pages, late = _one(cursor)[0], _LATE
+        cursor.execute("SAVEPOINT untouched")
+        while True:
+            since = max(pages - late, 0)
+            cursor.execute(_TAKE_BACK.format(table=place, names=names, taken=_TAKEN, since=since))
+            if cursor.rowcount == rows.count or not since:
+                break
+            cursor.execute("ROLLBACK TO untouched")
+            late *= 16
         cursor.execute(f"DROP TABLE {_TAKEN}")
 
     def _note(self, cursor: psycopg.Cursor[Any], commit: Commit) -> None:
@@ -318,6 +336,7 @@ class _Connection(psycopg.Connection[Any]):
 _PASSING = ("08", "40", "53", "57", "58", "25P03", "55P03", "55006")
 _ADVICE = {
     "53100": "the disk is full: make room; nothing is lost",
+    "57014": "options=-cstatement_timeout%3D10min in the address gives it longer",
     "42501": "the role may not do that: GRANT it CREATE on the schema, or make the tables and GRANT it SELECT, INSERT, "
     "UPDATE and DELETE on them",
     "25006": "the server is read-only: with several hosts in the address, target_session_attrs=read-write finds the "

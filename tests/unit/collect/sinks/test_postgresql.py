@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -76,7 +76,7 @@ class Place:
         asked = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{self.database}' AND {condition}"
         async with asyncio.timeout(30):
             while not await asyncio.to_thread(self.query, asked):
-                pass
+                pass  # asked again
 
 
 @pytest.fixture
@@ -146,31 +146,26 @@ async def test_a_server_that_stops_during_a_commit_has_none_of_it(
     assert place.numbers() == [0, 1, 2, 3]
 
 
-@contextlib.contextmanager
-def undecided(place: Place) -> Iterator[None]:
-    """A COMMIT writes, and then waits for a copy of the server that does not exist; so it never says that it has."""
-    place.query("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    place.query("SELECT pg_reload_conf()")
-    try:
-        yield
-    finally:
-        place.query("ALTER SYSTEM RESET synchronous_standby_names")
-        place.query("SELECT pg_reload_conf()")
+async def undecided(place: Place, sink: PostgreSQLSink, number: int) -> asyncio.Task[None]:
+    """A commit that the server has written, and does not say so."""
+    assert sink._connection is not None
+    sink._connection.execute("SET synchronous_commit = on")
+    committing = asyncio.create_task(sink.commit(commit(number, rows(1, number))))
+    await place.until("wait_event = 'SyncRep'")
+    return committing
 
 
 @pytest.mark.asyncio
 async def test_a_commit_whose_answer_is_lost_is_found_to_be_there(place: Place) -> None:
     async with opened(place.address) as sink:
-        await sink.commit(commit(1, rows(2)))
-        with undecided(place):
-            committing = asyncio.create_task(sink.commit(commit(2, rows(2, 2))))
-            await place.until("wait_event = 'SyncRep'")
-            place.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
-            with pytest.raises(SinkUnavailable):
-                await committing
+        await sink.commit(commit(1, rows(1, 1)))
+        committing = await undecided(place, sink, 2)
+        place.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+        with pytest.raises(SinkUnavailable):
+            await committing
         assert await stored_by(sink) == 2
-        await sink.commit(commit(3, rows(2, 4)))
-    assert place.numbers() == [0, 1, 2, 3, 4, 5]
+        await sink.commit(commit(3, rows(1, 3)))
+    assert place.numbers() == [1, 2, 3]
 
 
 @pytest.mark.asyncio
@@ -179,11 +174,10 @@ async def test_a_commit_that_is_not_decided_yet_is_waited_for(place: Place, befo
     async with opened(place.address) as lost, opened(place.address) as sink:
         for number in range(1, before + 1):
             await lost.commit(commit(number, rows(1, number)))
-        with undecided(place):
-            committing = asyncio.create_task(lost.commit(commit(before + 1, rows(1, before + 1))))
-            await place.until("wait_event = 'SyncRep'")
-            opening = asyncio.create_task(stored_by(sink))
-            await place.until("wait_event_type = 'Lock'")
+        committing = await undecided(place, lost, before + 1)
+        opening = asyncio.create_task(stored_by(sink))
+        await place.until("wait_event_type = 'Lock'")
+        place.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         await committing
         assert await opening == before + 1
 
@@ -191,17 +185,15 @@ async def test_a_commit_that_is_not_decided_yet_is_waited_for(place: Place, befo
 @pytest.mark.asyncio
 async def test_a_lock_is_waited_for_so_long_and_no_longer(place: Place) -> None:
     async with opened(place.address) as holder, opened(place.address) as one:
-        await holder.commit(commit(1, rows(1)))
-        with undecided(place):
-            committing = asyncio.create_task(holder.commit(commit(2, rows(1, 1))))
-            await place.until("wait_event = 'SyncRep'")
-            async with opened_with(place, "lock_timeout=50ms") as other:
-                with pytest.raises(SinkUnavailable, match="lock"):
-                    await other.open(SUBSCRIPTION)
+        committing = await undecided(place, holder, 1)
+        async with opened_with(place, "lock_timeout=50ms") as other:
+            with pytest.raises(SinkUnavailable, match="lock"):
+                await other.open(SUBSCRIPTION)
+        place.query("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
         await committing
         with pytest.raises(SinkLocked):
-            await one.commit(commit(2, rows(1, 9)))
-    assert place.numbers() == [0, 1]
+            await one.commit(commit(1, rows(1, 9)))
+    assert place.numbers() == [1]
 
 
 @contextlib.asynccontextmanager
@@ -215,17 +207,17 @@ async def opened_with(place: Place, setting: str) -> AsyncIterator[PostgreSQLSin
 
 
 @pytest.mark.asyncio
-async def test_a_server_that_stands_still_is_noticed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgresql, "_GRACE", 0.1)
-    async with opened_with(place, "statement_timeout=300") as sink:
-        await sink.open(SUBSCRIPTION)
-        found = place.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'bqstream'")
-        os.kill(found[-1]["pid"], signal.SIGSTOP)
+async def test_a_server_that_stands_still_is_noticed(place: Place) -> None:
+    async with opened(place.address) as sink:
+        assert sink._connection is not None
+        sink._connection.patience = 0.2
+        process = sink._connection.info.backend_pid
+        os.kill(process, signal.SIGSTOP)
         try:
             with pytest.raises(SinkUnavailable, match="no answer"):
                 await sink.commit(commit(1, rows(1)))
         finally:
-            os.kill(found[-1]["pid"], signal.SIGCONT)
+            os.kill(process, signal.SIGCONT)
         assert await stored_by(sink) == 0
 
 
@@ -372,6 +364,33 @@ async def test_rows_are_taken_back_from_a_table_in_parts(place: Place) -> None:
         await sink.commit(commit(2, rows(20)))
         await sink.commit(commit(3, rows(5, undo=True)))
     assert place.numbers() == list(range(5, 20))
+
+
+@pytest.mark.asyncio
+async def test_rows_are_taken_back_wherever_in_the_table_they_stand(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "_LATE", 1)
+    async with opened(place.address) as sink:
+        await sink.commit(commit(1, rows(5000)))
+        for number, taken in enumerate([[4999], [0], [2500, 1, 4998], [0]], 2):  # the last is not there
+            await sink.commit(commit(number, *(rows(1, start, undo=True) for start in taken)))
+        await sink.commit(commit(6, replace(odd_rows(), undo=True), rows(2, 2, undo=True)))
+    assert place.numbers() == [number for number in range(4, 4998) if number != 2500]
+
+
+@pytest.mark.asyncio
+async def test_a_statement_that_takes_too_long_may_be_given_longer(place: Place) -> None:
+    async with opened(place.address) as sink:
+        await sink.commit(commit(1, rows(1)))
+        place.query(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(99); RETURN NEW; END'; "
+            'CREATE TRIGGER slow BEFORE INSERT ON "Transfers" FOR EACH ROW EXECUTE FUNCTION slow()'
+        )
+        assert sink._connection is not None
+        sink._connection.execute("SET statement_timeout = '100ms'")
+        with pytest.raises(SinkUnavailable, match="statement_timeout"):
+            await sink.commit(commit(2, rows(1)))
 
 
 @pytest.mark.asyncio
