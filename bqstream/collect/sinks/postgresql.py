@@ -3,44 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote, unquote
 
 import psycopg
-from psycopg.abc import PQGen
 from psycopg.types.json import set_json_dumps
 
-from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...errors import SinkFailed, SinkLocked, SinkUnavailable
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink
 from ..table import Column, Commit, Rows, Stored, Table
+from .postgresql_connection import BEGIN, GRACE, Connection, meaning, name_of, read_address
 
-# What libpq is told where neither the address nor the environment says it; seconds, and milliseconds for the last. A
-# server that has gone without a word is noticed in half a minute.
-_LIBPQ = {
-    "fallback_application_name": "bqstream",
-    "connect_timeout": "10",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
-# The same for the server: no lock and no statement waits for ever, and the row lock of a collector that has gone is
-# let go. They end with the transaction, so that a pooler may serve each by another session; and what the user has set
-# (in the second column is what the server has by itself) stays.
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT set_config(name, wanted, true) FROM (VALUES
-    ('lock_timeout', '0', '10s'), ('statement_timeout', '0', '60s'),
-    ('idle_in_transaction_session_timeout', '0', '60s'), ('tcp_keepalives_idle', '7200', '10'),
-    ('tcp_keepalives_interval', '75', '5'), ('tcp_keepalives_count', '9', '3'),
-    ('synchronous_commit', 'off', 'on')  -- a commit outlives a loss of power
-) AS asked (name, plain, wanted) WHERE current_setting(name) = plain"""
-# A server that has not answered so many seconds after its own time-out never will: a standstill keeps TCP alive.
-_GRACE = 15.0
 _LONGEST = 63  # bytes of a name; PostgreSQL cuts a longer one off in silence
 
 _TYPES = {
@@ -60,6 +35,10 @@ _OURS = {
         start timestamptz NOT NULL, "end" timestamptz, low text, high text, closed boolean NOT NULL,
         how text NOT NULL, reason text, detail text NOT NULL""",
 }
+_RECORD = (
+    *("id", "subscription", "cause", "cubes", "start", "end"),
+    *("low", "high", "closed", "how", "reason", "detail"),
+)
 _COLUMNS = """SELECT attname, typname FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid
     WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"""
 # Rows are compared as text: that makes null equal to null, needs no operator of the type (json has none), and is
@@ -84,45 +63,18 @@ def sink(address: Address) -> PostgreSQLSink:
 
     Without ``schema``, tables are in the first schema of the user's ``search_path``.
     """
-    if not address.place.startswith("//"):
-        raise UsageError(f"{address.scheme}: needs a server, such as postgresql://user@host:5432/database")
-    # libpq reads what schema= leaves by itself: to it, unlike in a form, a plus is a plus.
-    text, _, query = address.text.partition("?")
-    authority, _, database = address.place.removeprefix("//").partition("/")
-    if (
-        authority.count("@") > 1 or "@" in database + query
-    ):  # else a piece of a password would count as a host
-        raise UsageError(
-            "postgresql: in an address, write the @ of a user, a password or an option as %40, / as %2F"
-        )
-    address.only("schema", *(option.keyword.decode() for option in psycopg.pq.Conninfo.get_defaults()))
-    options = [option.partition("=") for option in query.split("&") if option]
-    schema = next((unquote(value) for key, _, value in options if key == "schema"), None)
-    if schema == "":
-        raise UsageError("postgresql: schema= is empty; leave it out, or name one")
-    query = "&".join("".join(option) for option in options if option[0] != "schema")
-    with contextlib.suppress(psycopg.Error):  # its text may hold a password
-        given = psycopg.conninfo.conninfo_to_dict(f"{text}?{query}")
-        if re.fullmatch("[0-9,]*", str(given.get("port") or "")):
-            return PostgreSQLSink(
-                {key: str(value) for key, value in given.items() if value is not None}, schema
-            )
-    raise UsageError(
-        "postgresql: the address cannot be read: give postgresql://user@host:5432/database?schema=…, with what is "
-        "neither letter nor digit as %XX"
-    )
+    return PostgreSQLSink(*read_address(address))
 
 
 class PostgreSQLSink(BlockingSink):
     """A database, by one connection. ``server`` are libpq's parameters."""
 
     def __init__(self, server: Mapping[str, str], schema: str | None = None) -> None:
-        super().__init__(_name(server, schema))
-        defaults = {key: value for key, value in _LIBPQ.items() if f"PG{key.upper()}" not in os.environ}
-        self._server = {**defaults, **server, "client_encoding": "utf8"}
+        super().__init__(name_of(server, schema))
+        self._server = server
         self._asked = schema
         self._schema = ""
-        self._connection: _Connection | None = None
+        self._connection: Connection | None = None
         self._known: dict[Table, bool] = {}  # and whether its columns' types are those that are made here
 
     def refused(self, rows: Rows) -> list[int]:
@@ -137,14 +89,13 @@ class PostgreSQLSink(BlockingSink):
     def _open(self, subscription: str) -> Stored | None:
         self._close()
         with self._errors():
-            server = psycopg.conninfo.make_conninfo(**self._server)
-            self._connection = _Connection.connect(server, autocommit=True, prepare_threshold=None)
+            self._connection = Connection.to(self._server)
             set_json_dumps(str.encode, self._connection)  # it is text already
             with self._transaction() as cursor:
                 self._schema = self._asked or self._first_schema(cursor)
                 self._prepare(cursor)
                 cursor.execute("SELECT extract(epoch FROM current_setting('statement_timeout')::interval)")
-                self._connection.patience = float(_one(cursor)[0]) + _GRACE
+                self._connection.patience = float(_one(cursor)[0]) + GRACE
                 # A connection that was lost may yet commit. Both of these wait until it has, or has not; were the
                 # row not made here, the first commit could not be waited for.
                 cursor.execute(
@@ -163,9 +114,10 @@ class PostgreSQLSink(BlockingSink):
             self._state(cursor, commit)
             self._define(cursor, commit)
             for rows in commit.steps:
-                self._take_back(cursor, rows) if rows.undo else self._add(
-                    cursor, self._place(rows.table.name), rows
-                )
+                if rows.undo:
+                    self._take_back(cursor, rows)
+                else:
+                    self._add(cursor, self._place(rows.table.name), rows)
             failpoint("written")
             self._note(cursor, commit)
             failpoint("staged")
@@ -184,7 +136,7 @@ class PostgreSQLSink(BlockingSink):
             raise SinkUnavailable(f"{self.name} is not open")
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute(_BEGIN)
+                cursor.execute(BEGIN)
                 yield cursor
                 cursor.execute("COMMIT")
         except BaseException:
@@ -270,28 +222,19 @@ class PostgreSQLSink(BlockingSink):
         cursor.execute(f"DROP TABLE {_TAKEN}")
 
     def _note(self, cursor: psycopg.Cursor[Any], commit: Commit) -> None:
-        if commit.gaps:
-            cursor.executemany(
-                f"INSERT INTO {self._ours(_GAPS)} VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) "
-                "ON CONFLICT (id) DO UPDATE SET closed = excluded.closed, how = excluded.how, "
-                'reason = excluded.reason, detail = excluded.detail, start = excluded.start, "end" = excluded."end", '
-                "low = excluded.low, high = excluded.high, cause = excluded.cause, cubes = excluded.cubes",
-                [
-                    (
-                        *(
-                            gap.id,
-                            commit.subscription,
-                            gap.cause,
-                            ",".join(gap.cubes),
-                            gap.start,
-                            gap.end,
-                            gap.low,
-                        ),
-                        *(gap.high, gap.closed, gap.how, gap.reason, gap.detail),
-                    )
-                    for gap in commit.gaps
-                ],
-            )
+        marks = ", ".join(["%s"] * len(_RECORD))
+        newer = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in _RECORD)
+        cursor.executemany(
+            f"INSERT INTO {self._ours(_GAPS)} ({', '.join(map(_quoted, _RECORD))}) VALUES ({marks}) "
+            f"ON CONFLICT (id) DO UPDATE SET {newer}",
+            [
+                (
+                    *(gap.id, commit.subscription, gap.cause, ",".join(gap.cubes), gap.start, gap.end),
+                    *(gap.low, gap.high, gap.closed, gap.how, gap.reason, gap.detail),
+                )
+                for gap in commit.gaps
+            ],
+        )
 
     def _place(self, table: str) -> str:
         return f"{_quoted(self._schema)}.{_quoted(table)}"
@@ -306,83 +249,9 @@ class PostgreSQLSink(BlockingSink):
         try:
             yield
         except psycopg.Error as error:
-            raise _meaning(self.name, error) from error
+            raise meaning(self.name, error) from error
         except (ValueError, OverflowError) as error:
             raise SinkFailed(f"{self.name}: a value does not fit its column: {error}") from error
-
-
-class _Connection(psycopg.Connection[Any]):
-    """Waits for each answer for at most ``patience`` seconds; a commit that goes on is not cut off."""
-
-    patience = 60.0 + _GRACE
-
-    def wait(self, gen: PQGen[Any], *how: Any, **more: Any) -> Any:
-        return super().wait(self._bounded(gen), *how, **more)
-
-    def _bounded(self, gen: PQGen[Any]) -> Generator[Any, Any, Any]:
-        until = time.monotonic() + self.patience
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if not ready and time.monotonic() > until:
-                    self.close()
-                    raise psycopg.OperationalError(f"no answer for {self.patience:g} seconds")
-                wanted = gen.send(ready)
-        except StopIteration as done:
-            return done.value
-
-
-_PASSING = ("08", "40", "53", "57", "58", "25P03", "55P03", "55006")
-_ADVICE = {
-    "53100": "the disk is full: make room; nothing is lost",
-    "57014": "options=-cstatement_timeout%3D10min in the address gives it longer",
-    "42501": "the role may not do that: GRANT it CREATE on the schema, or make the tables and GRANT it SELECT, INSERT, "
-    "UPDATE and DELETE on them",
-    "25006": "the server is read-only: with several hosts in the address, target_session_attrs=read-write finds the "
-    "one that is not",
-    "28": "set the user in the address, and the password by PGPASSWORD or ~/.pgpass",
-    "3D": "CREATE DATABASE makes it",
-}
-# A connection that is refused has no SQLSTATE, only text, which the server may have in another language. What is not
-# known is tried again, and said.
-_REFUSED = {
-    "28": r"authentication failed|no pg_hba\.conf entry|no password supplied|role .* (does not exist|not permitted)",
-    "3D": r"database .* does not exist",
-    "42501": r"permission denied for database",
-    "22": r"invalid .*(number|value)|does not support SSL|certificate",
-}
-
-
-def _meaning(name: str, error: psycopg.Error) -> SinkFailed:
-    said = error.diag.message_primary or str(error)
-    where = error.diag.context or ""
-    code = error.sqlstate or ""
-    if not code:
-        code = next((code for code, text in _REFUSED.items() if re.search(text, said)), "")
-    advice = next((f": {advice}" for start, advice in _ADVICE.items() if code.startswith(start)), "")
-    # Two that make a table at the same time: the name is taken in the catalogue, after it was not.
-    raced = code == "42P07" or (code == "23505" and error.diag.schema_name == "pg_catalog")
-    lost = not code and isinstance(error, psycopg.OperationalError)
-    kind = SinkUnavailable if lost or raced or code.startswith(_PASSING) else SinkFailed
-    return kind(f"{name}: {' '.join(f'{said} {where}'.split())}{advice}")
-
-
-def _name(server: Mapping[str, str], schema: str | None) -> str:
-    """Of what libpq gets from the environment too, but for passwords: two places must not have the same name."""
-    known = {
-        option.keyword.decode(): option.val.decode()
-        for option in psycopg.pq.Conninfo.get_defaults()
-        if option.val
-    }
-    known |= server
-    host = known.get("host") or known.get("hostaddr") or known.get("service", "")
-    user, port, database = (known.get(key, "") for key in ("user", "port", "dbname"))
-    at = f"{quote(user)}@" if user else ""
-    return (
-        f"postgresql://{at}{quote(host, safe=',:')}{port and ':'}{port}/{quote(database)}"
-        f"{f'?schema={quote(schema)}' if schema else ''}"
-    )
 
 
 def _one(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:

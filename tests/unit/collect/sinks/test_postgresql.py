@@ -489,7 +489,7 @@ async def test_no_password_is_shown(
     monkeypatch.setenv("PGPASSWORD", SECRET)
     for address in (plain, trusted, f"{plain}&password={quote(SECRET)}"):
         async with opened(address) as sink:
-            shown += [sink, sink.name, vars(sink)["_connection"]]
+            shown += [sink, sink.name, sink._connection]
         monkeypatch.delenv("PGPASSWORD", raising=False)
     wrong = f"{SECRET}!"
     for address, given in ((plain, None), (plain, wrong), (trusted.replace("hunter2", "hunter3"), None)):
