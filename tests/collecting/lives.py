@@ -141,15 +141,15 @@ class Lives:
                 self.random.choice(kinds)()
             self.faults += 1
 
-    async def die(self, *, at_points: int, at_random: int, until: float | None = None) -> None:
+    async def die(self, *, points: int, random: int, until: float) -> None:
         """Be killed so often at each point and at random, in any order; then on, until the monotonic time ``until``."""
-        deaths = [*POINTS * at_points, *["random"] * at_random]
+        deaths = [*POINTS * points, *["random"] * random]
         self.random.shuffle(deaths)
         async with self.living() as life:  # what is owed begins with what the first one stores
             await life.until(lambda: life.said("rows") > 0)
         troubling = asyncio.create_task(self.trouble())
         try:
-            while deaths or (until is not None and time.monotonic() < until):
+            while deaths or time.monotonic() < until:
                 death = deaths.pop() if deaths else self.random.choice([*POINTS, "random"])
                 await (self.die_at_random() if death == "random" else self.die_at(death))
         finally:

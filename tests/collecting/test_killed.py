@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -28,13 +27,20 @@ SECONDS = float(os.environ.get("BQSTREAM_COLLECT_SECONDS", "600"))
 
 
 async def killed(
-    name: str, folder: Path, seed: int, *, at_points: int, at_random: int, seconds: float = 0
+    name: str,
+    request: pytest.FixtureRequest,
+    seed: int,
+    *,
+    points: int,
+    random: int,
+    seconds: float = 0,
 ) -> None:
+    """Be killed at so many of each of the named points and so often at random, and on until the time is over."""
     started = time.monotonic()
-    with PLACES[name](folder) as place:
+    with PLACES[name](request.getfixturevalue("tmp_path"), request) as place:
         async with Simulator(seed=seed, **SERVICE) as simulator:
             lives = Lives(simulator, place, Random(seed))
-            await lives.die(at_points=at_points, at_random=at_random, until=started + seconds)
+            await lives.die(points=points, random=random, until=started + seconds)
             verdict = await lives.verdict()
     deaths = ", ".join(f"{count} {point}" for point, count in sorted(lives.died.items()))
     print(
@@ -47,17 +53,27 @@ async def killed(
 
 
 @pytest.mark.asyncio
+async def test_a_collector_that_is_killed_stores_each_row_once(
+    request: pytest.FixtureRequest, seed: int
+) -> None:
+    await killed("sqlite", request, seed, points=0, random=2)
+
+
+@pytest.mark.soak
+@pytest.mark.asyncio
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", PLACES)
-async def test_a_collector_that_is_killed_stores_each_row_once(name: str, tmp_path: Path, seed: int) -> None:
-    await killed(name, tmp_path, seed, at_points=1, at_random=2)
+async def test_a_slice_of_a_minute_of_each_sink_stores_each_row_once(
+    name: str, request: pytest.FixtureRequest, seed: int
+) -> None:
+    await killed(name, request, seed, points=1, random=1, seconds=45)
 
 
 @pytest.mark.soak
 @pytest.mark.asyncio
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", PLACES)
-async def test_a_collector_that_is_killed_for_ten_minutes_stores_each_row_once(
-    name: str, tmp_path: Path, seed: int
+async def test_ten_minutes_of_each_sink_store_each_row_once(
+    name: str, request: pytest.FixtureRequest, seed: int
 ) -> None:
-    await killed(name, tmp_path, seed, at_points=10, at_random=20, seconds=SECONDS)
+    await killed(name, request, seed, points=10, random=20, seconds=SECONDS)
