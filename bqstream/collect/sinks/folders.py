@@ -20,7 +20,7 @@ _BUSY = 5.0
 
 
 class Folder(Protocol):
-    """Files by their path within, with ``/`` between its parts. What has returned outlives a loss of power."""
+    """Files by their path within, with ``/`` between its parts."""
 
     def errors(self) -> AbstractContextManager[None]:
         """Say what an error of the methods below means for a collector."""
@@ -40,6 +40,11 @@ class Folder(Protocol):
 
     def put(self, files: Iterable[tuple[str, Any]]) -> None:
         """Write files: path and bytes."""
+        ...
+
+    def commit(self, before: str, after: str) -> None:
+        """Move one file as ``move`` does. When it returns, all that was done up to then outlives a loss of power; and
+        none of it comes to be without what was done before."""
         ...
 
     def move(self, files: Sequence[tuple[str, str]]) -> None:
@@ -62,16 +67,17 @@ class LocalFolder:
     def __init__(self, name: str, root: Path) -> None:
         self._name = name
         self._root = root
+        self._changed: set[Path] = set()  # directories whose entries a loss of power may undo
 
     def errors(self) -> AbstractContextManager[None]:
         return files(self._name)
 
     def alone(self, path: str) -> AbstractContextManager[Any]:
-        self._made({(self._root / path).parent})
+        self._make((self._root / path).parent)
         return FileLock(self._root / path, timeout=_BUSY)
 
     def open(self) -> None:
-        self._made({self._root})
+        self._make(self._root)
 
     def get(self, path: str) -> bytes | None:
         try:
@@ -80,25 +86,21 @@ class LocalFolder:
             return None
 
     def put(self, files: Iterable[tuple[str, Any]]) -> None:
-        parents = set()
         for path, data in files:
-            parents.add((self._root / path).parent)
-            self._made(parents)
-            with (self._root / path).open("wb") as file:
+            with self._at(path).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-        for parent in parents:
-            _sync(parent)
+
+    def commit(self, before: str, after: str) -> None:
+        self._settle()
+        self.move([(before, after)])
+        self._settle()
 
     def move(self, files: Sequence[tuple[str, str]]) -> None:
-        parents = {(self._root / after).parent for _, after in files}
-        self._made(parents)
         for before, after in files:
             with contextlib.suppress(FileNotFoundError):
-                (self._root / before).replace(self._root / after)
-        for parent in parents:
-            _sync(parent)
+                (self._root / before).replace(self._at(after))
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -109,17 +111,30 @@ class LocalFolder:
             for file in (self._root / path).iterdir():
                 file.unlink(missing_ok=True)
 
-    def _made(self, directories: Iterable[Path]) -> None:
-        for directory in directories:
-            if not directory.is_dir():
-                self._made({directory.parent})
-                with contextlib.suppress(FileExistsError):
-                    directory.mkdir()
-                _sync(directory.parent)
+    def _at(self, path: str) -> Path:
+        """Where a file is, or is to be; its directory is made, and counts as changed."""
+        directory = (self._root / path).parent
+        if directory not in self._changed:
+            self._make(directory)
+            self._changed.add(directory)
+        return self._root / path
+
+    def _make(self, directory: Path) -> None:
+        if not directory.is_dir():
+            self._make(directory.parent)
+            with contextlib.suppress(FileExistsError):
+                directory.mkdir()
+            self._changed.add(directory.parent)
+
+    def _settle(self) -> None:
+        """The names in a directory are as much in need of this as what its files hold."""
+        for directory in self._changed:
+            with contextlib.suppress(FileNotFoundError):  # such as a day that its user has deleted
+                _sync(directory)
+        self._changed.clear()
 
 
 def _sync(directory: Path) -> None:
-    """The names in a directory are as much in need of this as what the files hold."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -166,6 +181,9 @@ class Bucket:
         for path, data in files:
             with self._store.open_output_stream(f"{self._root}/{path}", compression=None) as stream:
                 stream.write(data)
+
+    def commit(self, before: str, after: str) -> None:
+        self.move([(before, after)])
 
     def move(self, files: Sequence[tuple[str, str]]) -> None:
         for before, after in files:

@@ -1,9 +1,9 @@
 """``parquet:DIR`` and ``parquet:s3://BUCKET/PREFIX``: a folder of Parquet files for each table, by day, Hive style.
 
-    DIR/Transfers/date=2026-01-02/part-transfers-000000007-0.parquet   rows of commit 7
-    DIR/_bqstream_gaps/part-transfers-000000007-1.parquet              and its gaps: the newest record of an id counts
-    DIR/_bqstream/transfers.json                                       the manifest
-    DIR/_bqstream/transfers.staged/                                    files that are not committed, or not yet moved
+    DIR/Transfers/date=2026-01-02/part-transfers-000000007-9f86d081-0.parquet    rows of commit 7
+    DIR/_bqstream_gaps/part-transfers-000000007-9f86d081-1.parquet               the newest record of an id counts
+    DIR/_bqstream/transfers.json                                                 the manifest
+    DIR/_bqstream/transfers.staged/                                              not committed, or not yet moved
 
 Files are staged, then the manifest that names them takes the place of the former one: this is the commit. Then each is
 moved to where readers find it, in one step, and never touched again. A process that dies in between leaves the rest of
@@ -13,15 +13,19 @@ rows that are committed and each of them once, but perhaps not yet all files of 
 
 In a bucket a file is moved by a copy and a deletion: a reader finds the same there. Two collectors of one subscription
 are told apart by the manifest's number. On one machine, and on a network disk that has locks, this is sure; in a bucket
-the manifest is read right before it is written, and two that do so within the same instant go unnoticed.
+the manifest is read right before it is written, since Arrow offers no conditional put, and two that do so within the
+same instant go unnoticed.
 
-Rows that a fork takes back cannot be deleted: they come again with ``_undone`` true. Every file has this column, so
-that all of a table look the same. What remains is, in DuckDB,
+All files of a table have the same columns, in one order, until ``evolve`` adds some: then ``union_by_name`` reads them
+together. Rows that a fork takes back cannot be deleted: they come again with ``_undone`` true, a column that every file
+has. What remains is, in DuckDB,
 
+    WITH t AS (FROM read_parquet('DIR/Transfers/**/*.parquet', hive_partitioning = true, union_by_name = true))
     SELECT * EXCLUDE (date, _undone) FROM t WHERE NOT _undone
     EXCEPT ALL SELECT * EXCLUDE (date, _undone) FROM t WHERE _undone
 
-Each commit makes a file for each table and day in it, so it should hold many rows.
+A decimal of more than 38 digits is exact in Arrow and pandas; DuckDB reads a double, and Polars refuses the file. Each
+commit makes a file for each table and day in it, so it should hold many rows.
 """
 
 from __future__ import annotations
@@ -122,9 +126,9 @@ class ParquetSink(BlockingSink):
             raise SinkUnavailable(f"{self.name} is not open")
         tables = _defined(self._manifest.tables, commit)
         manifest = _Manifest(commit.number, commit.state, datetime.now(UTC), [], tables)
-        # A name that was never used: what another manifest names, such as the former one, must not be written over.
-        attempt = f"{_staged(commit.subscription)}/{commit.number}-{token_hex(4)}"
-        staged = f"{attempt}.json"
+        # A name that was never used: what another manifest names, or once named, must not be written over.
+        attempt = f"{commit.number:09}-{token_hex(4)}"
+        staged = f"{_staged(commit.subscription)}/{attempt}.json"
         with self._folder.errors():
             try:
                 self._folder.put(self._files(commit, manifest, attempt))
@@ -138,7 +142,7 @@ class ParquetSink(BlockingSink):
             with self._folder.alone(_lock(commit.subscription)):
                 if self._read(commit.subscription).number != commit.number - 1:
                     raise SinkLocked(f"{self.name}: another collector writes {commit.subscription!r} there")
-                self._folder.move([(staged, _path(commit.subscription))])
+                self._folder.commit(staged, _path(commit.subscription))
                 failpoint("committed")
                 self._folder.move(manifest.files)
             self._manifest = manifest
@@ -157,10 +161,10 @@ class ParquetSink(BlockingSink):
 
     def _files(self, commit: Commit, manifest: _Manifest, attempt: str) -> Iterator[tuple[str, Any]]:
         """Each file's staged path and what it holds; the manifest learns where it goes."""
-        part = f"part-{_safe(commit.subscription)}-{commit.number:09}"
         for index, (where, table) in enumerate(_tables(commit, manifest)):
-            staged = f"{attempt}-{index}"
-            manifest.files.append((staged, f"{where}/{part}-{index}.parquet"))
+            staged = f"{_staged(commit.subscription)}/{attempt}-{index}"
+            final = f"{where}/part-{_safe(commit.subscription)}-{attempt}-{index}.parquet"
+            manifest.files.append((staged, final))
             file = pa.BufferOutputStream()
             pq.write_table(table, file, compression=self._compress)
             yield staged, file.getvalue()

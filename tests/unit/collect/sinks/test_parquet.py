@@ -5,6 +5,7 @@ import contextlib
 import errno
 import importlib.util
 import os
+import shutil
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -226,6 +227,34 @@ async def test_a_manifest_that_cannot_be_read_is_told_and_left_alone(folder: Pat
     with pytest.raises(SinkFailed, match="no manifest"):
         await sink.open(SUBSCRIPTION)
     assert manifest.read_text() == '{"number":'
+    await sink.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_manifest_that_was_deleted_is_a_new_beginning_which_spares_the_files_that_are_there(
+    folder: Path,
+) -> None:
+    sink = open_sink(f"parquet:{folder}")
+    await sink.open(SUBSCRIPTION)
+    await sink.commit(commit(1, rows(2)))
+    (folder / "_bqstream" / f"{SUBSCRIPTION}.json").unlink()
+    assert await sink.open(SUBSCRIPTION) is None
+    await sink.commit(commit(1, rows(2, 2)))
+    assert seen(folder)["duckdb"] == [0, 1, 2, 3]
+    await sink.aclose()
+
+
+@pytest.mark.asyncio
+async def test_a_day_that_its_user_deletes_is_not_missed(folder: Path) -> None:
+    sink = open_sink(f"parquet:{folder}")
+    await sink.open(SUBSCRIPTION)
+    await sink.commit(commit(1, rows(2)))
+    shutil.rmtree(folder / "Transfers")
+    await sink.commit(commit(2, rows(2, 2)))
+    await sink.aclose()
+    sink = open_sink(f"parquet:{folder}")
+    assert await sink.open(SUBSCRIPTION)
+    assert seen(folder)["duckdb"] == [2, 3]
     await sink.aclose()
 
 
