@@ -67,6 +67,12 @@ def sqlite(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     yield Place(f"sqlite:{path}", _by_table(read))
 
 
+def _dicts(database: Any, query: str) -> Rows:
+    """What DuckDB finds, by name."""
+    rows: Rows = database.sql(query).to_arrow_table().to_pylist()
+    return rows
+
+
 @contextlib.contextmanager
 def duckdb(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     import duckdb as library
@@ -75,8 +81,7 @@ def duckdb(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
 
     def read(table: str) -> Rows:
         with library.connect(str(path), read_only=True) as database:
-            rows: Rows = database.sql(f"SELECT * FROM {table}").to_arrow_table().to_pylist()
-            return rows
+            return _dicts(database, f"SELECT * FROM {table}")
 
     yield Place(f"duckdb:{path}", _by_table(read))
 
@@ -88,8 +93,9 @@ def parquet(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
 
     def read(table: str) -> Rows:
         files = f"read_parquet('{folder}/rows/{table}/**/*.parquet', hive_partitioning = true)"
-        found = library.sql(f"SELECT * EXCLUDE (date, _undone) FROM {files} WHERE NOT _undone")
-        rows: Rows = found.to_arrow_table().to_pylist()
+        with library.connect() as database:
+            found = database.execute(f"SELECT * EXCLUDE (date, _undone) FROM {files} WHERE NOT _undone")
+            rows: Rows = found.to_arrow_table().to_pylist()
         return rows
 
     yield Place(f"parquet:{folder / 'rows'}", _by_table(read))

@@ -7,7 +7,7 @@ closed after it, and others have it in between; while they do, a commit waits an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -16,8 +16,9 @@ import tenacity
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink, files
-from ..table import Column, Commit, Rows, Stored, Table
+from ..table import Column, Commit, Rows, Stored
 from .arrow import arrow_of
+from .sql import gaps_of, lacks, quoted
 
 # How long others that have the file open are waited for before the commit is tried anew; seconds.
 _BUSY = 5.0
@@ -107,16 +108,16 @@ class DuckDBSink(BlockingSink):
 
     def _define(self, database: duckdb.DuckDBPyConnection, commit: Commit) -> None:
         for table in commit.tables:
-            columns = ", ".join(f"{_quoted(column.name)} {_type(column)}" for column in table.columns)
-            database.execute(f"CREATE TABLE IF NOT EXISTS {_quoted(table.name)} ({columns})")
-            described = database.execute(f"DESCRIBE {_quoted(table.name)}").fetchall()
+            columns = ", ".join(f"{quoted(column.name)} {_type(column)}" for column in table.columns)
+            database.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} ({columns})")
+            described = database.execute(f"DESCRIBE {quoted(table.name)}").fetchall()
             there = {row[0].lower() for row in described}
             missing = [column for column in table.columns if column.name.lower() not in there]
             if missing and not commit.evolve:
-                raise SinkFailed(_lacks(table, missing))
+                raise SinkFailed(lacks(table, missing))
             for column in missing:
                 database.execute(
-                    f"ALTER TABLE {_quoted(table.name)} ADD COLUMN {_quoted(column.name)} {_type(column)}"
+                    f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {_type(column)}"
                 )
 
     @contextlib.contextmanager
@@ -157,15 +158,15 @@ def _is_taken(error: BaseException) -> bool:
 
 
 def _add(database: duckdb.DuckDBPyConnection, rows: Rows) -> None:
-    names = ", ".join(map(_quoted, rows.table.names))
+    names = ", ".join(map(quoted, rows.table.names))
     database.register(_GIVEN, arrow_of(rows, rows.table.columns, _WIDEST))
-    database.execute(f"INSERT INTO {_quoted(rows.table.name)} ({names}) SELECT {names} FROM {_GIVEN}")
+    database.execute(f"INSERT INTO {quoted(rows.table.name)} ({names}) SELECT {names} FROM {_GIVEN}")
 
 
 def _take_back(database: duckdb.DuckDBPyConnection, rows: Rows) -> None:
     """One copy of each: equal rows are legal, and stay as many as they are to be."""
-    table = _quoted(rows.table.name)
-    names = list(map(_quoted, rows.table.names))
+    table = quoted(rows.table.name)
+    names = list(map(quoted, rows.table.names))
     alike = " AND ".join(f"there.{name} IS NOT DISTINCT FROM gone.{name}" for name in names)
     each = ", ".join(f"there.{name}" for name in names)
     database.register(_GIVEN, arrow_of(rows, rows.table.columns, _WIDEST))
@@ -181,13 +182,9 @@ def _take_back(database: duckdb.DuckDBPyConnection, rows: Rows) -> None:
 
 
 def _note(database: duckdb.DuckDBPyConnection, commit: Commit) -> None:
-    for gap in commit.gaps:
+    for gap in gaps_of(commit):
         database.execute(
-            "INSERT OR REPLACE INTO _bqstream_gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(gap.id, commit.subscription, gap.cause, ",".join(gap.cubes), gap.start, gap.end),
-                *(gap.low, gap.high, gap.closed, gap.how, gap.reason, gap.detail),
-            ),
+            "INSERT OR REPLACE INTO _bqstream_gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", gap
         )
 
 
@@ -197,12 +194,3 @@ def _type(column: Column) -> str:
     if column.digits is None or column.digits[0] > _WIDEST:
         return "VARCHAR"
     return f"DECIMAL({column.digits[0]}, {column.digits[1]})"
-
-
-def _lacks(table: Table, missing: Sequence[Column]) -> str:
-    names = ", ".join(column.name for column in missing)
-    return f"the table {table.name} is there without {names}: --evolve adds what is missing, --table names another"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

@@ -46,9 +46,10 @@ import pyarrow.parquet as pq
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink
-from ..table import Column, Commit, Stored, Table
+from ..table import Column, Commit, Stored
 from .arrow import arrow_of, type_of
 from .folders import Bucket, Folder, LocalFolder
+from .sql import lacks
 
 _COMPRESS = ("zstd", "snappy", "none")
 _WIDEST = 76  # digits of a decimal; a number with more, or with any, is text
@@ -104,6 +105,8 @@ def sink(address: Address) -> ParquetSink:
 
 class ParquetSink(BlockingSink):
     """Files in a folder, and a manifest for each subscription."""
+
+    patience = 60.0  # each commit makes a file
 
     def __init__(self, name: str, folder: Folder, compress: str) -> None:
         super().__init__(name)
@@ -223,7 +226,7 @@ def _defined(known: dict[str, list[Column]], commit: Commit) -> dict[str, list[C
         there = {column.name: column for column in known.get(table.name, ())}
         missing = [column for column in table.columns if column.name not in there]
         if there and missing and not commit.evolve:
-            raise SinkFailed(_lacks(table, missing))
+            raise SinkFailed(lacks(table, missing))
         for column in table.columns:
             before, now = (type_of(one, _WIDEST) for one in (there.get(column.name, column), column))
             if before != now:
@@ -236,11 +239,6 @@ def _defined(known: dict[str, list[Column]], commit: Commit) -> dict[str, list[C
                 )
         tables[table.name] = [*there.values(), *missing]
     return tables
-
-
-def _lacks(table: Table, missing: list[Column]) -> str:
-    names = ", ".join(column.name for column in missing)
-    return f"the table {table.name} is there without {names}: --evolve adds what is missing, --table names another"
 
 
 def _safe(name: str) -> str:

@@ -15,6 +15,7 @@ from ..failpoints import failpoint
 from ..sink import Address, BlockingSink
 from ..table import Column, Commit, Rows, Stored, Table
 from .postgresql_connection import BEGIN, GRACE, Connection, meaning, name_of, read_address
+from .sql import gaps_of, lacks, quoted
 
 _LONGEST = 63  # bytes of a name; PostgreSQL cuts a longer one off in silence
 
@@ -155,7 +156,7 @@ class PostgreSQLSink(BlockingSink):
         cursor.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,))
         if not cursor.rowcount:
             _fits(self._schema)
-            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(self._schema)}")
+            cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self._schema)}")
         for name, columns in _OURS.items():
             cursor.execute("SELECT to_regclass(%s)", (self._place(name),))
             if _one(cursor)[0] is None:
@@ -173,7 +174,7 @@ class PostgreSQLSink(BlockingSink):
             if not there:
                 cursor.execute(f"CREATE TABLE {place} ({', '.join(map(_definition, missing))})")
             elif missing and not commit.evolve:
-                raise SinkFailed(_lacks(table, missing))
+                raise SinkFailed(lacks(table, missing))
             elif missing:
                 added = ", ".join(f"ADD COLUMN {_definition(column)}" for column in missing)
                 cursor.execute(f"ALTER TABLE {place} {added}")
@@ -223,21 +224,15 @@ class PostgreSQLSink(BlockingSink):
 
     def _note(self, cursor: psycopg.Cursor[Any], commit: Commit) -> None:
         marks = ", ".join(["%s"] * len(_RECORD))
-        newer = ", ".join(f"{_quoted(name)} = excluded.{_quoted(name)}" for name in _RECORD)
+        newer = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in _RECORD)
         cursor.executemany(
-            f"INSERT INTO {self._ours(_GAPS)} ({', '.join(map(_quoted, _RECORD))}) VALUES ({marks}) "
+            f"INSERT INTO {self._ours(_GAPS)} ({', '.join(map(quoted, _RECORD))}) VALUES ({marks}) "
             f"ON CONFLICT (id) DO UPDATE SET {newer}",
-            [
-                (
-                    *(gap.id, commit.subscription, gap.cause, ",".join(gap.cubes), gap.start, gap.end),
-                    *(gap.low, gap.high, gap.closed, gap.how, gap.reason, gap.detail),
-                )
-                for gap in commit.gaps
-            ],
+            gaps_of(commit),
         )
 
     def _place(self, table: str) -> str:
-        return f"{_quoted(self._schema)}.{_quoted(table)}"
+        return f"{quoted(self._schema)}.{quoted(table)}"
 
     def _ours(self, table: str) -> str:
         """For a statement with parameters, where a per cent sign begins one."""
@@ -262,15 +257,11 @@ def _one(cursor: psycopg.Cursor[Any]) -> Sequence[Any]:
 
 def _definition(column: Column) -> str:
     digits = f"({column.digits[0]}, {column.digits[1]})" if column.kind == "decimal" and column.digits else ""
-    return f"{_quoted(column.name)} {_TYPES[column.kind]}{digits}"
+    return f"{quoted(column.name)} {_TYPES[column.kind]}{digits}"
 
 
 def _names(table: Table) -> str:
-    return ", ".join(map(_quoted, table.names))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return ", ".join(map(quoted, table.names))
 
 
 def _fits(name: str) -> None:
@@ -279,14 +270,6 @@ def _fits(name: str) -> None:
             f"{name!r} is longer than the {_LONGEST} bytes that PostgreSQL has for a name: alias the field, or a field "
             "on the way to it, in the document (short: LongFieldName); --table names a table"
         )
-
-
-def _lacks(table: Table, missing: Sequence[Column]) -> str:
-    names = ", ".join(column.name for column in missing)
-    return (
-        f"the table {table.name} is there without {names} (capitals count): --evolve adds what is missing, "
-        "--table names another"
-    )
 
 
 _TEXT = re.compile("[\0\ud800-\udfff]").search

@@ -12,6 +12,7 @@ from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink, files
 from ..table import Column, Commit, Rows, Stored, Table
+from .sql import gaps_of, lacks, quoted
 
 # How long another writer, or a reader that holds a lock, is waited for before the commit is tried anew; seconds.
 _BUSY = 5.0
@@ -98,15 +99,15 @@ class SQLiteSink(BlockingSink):
         for table in commit.tables:
             if table in self._known:
                 continue
-            columns = ", ".join(f"{_quoted(column.name)} {_TYPES[column.kind]}" for column in table.columns)
-            database.execute(f"CREATE TABLE IF NOT EXISTS {_quoted(table.name)} ({columns})")
-            there = {row[1].lower() for row in database.execute(f"PRAGMA table_info({_quoted(table.name)})")}
+            columns = ", ".join(f"{quoted(column.name)} {_TYPES[column.kind]}" for column in table.columns)
+            database.execute(f"CREATE TABLE IF NOT EXISTS {quoted(table.name)} ({columns})")
+            there = {row[1].lower() for row in database.execute(f"PRAGMA table_info({quoted(table.name)})")}
             missing = [column for column in table.columns if column.name.lower() not in there]
             if missing and not commit.evolve:
-                raise SinkFailed(_lacks(table, missing))
+                raise SinkFailed(lacks(table, missing))
             for column in missing:
                 database.execute(
-                    f"ALTER TABLE {_quoted(table.name)} ADD COLUMN {_quoted(column.name)} {_TYPES[column.kind]}"
+                    f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(column.name)} {_TYPES[column.kind]}"
                 )
             self._known.add(table)
 
@@ -128,20 +129,20 @@ class SQLiteSink(BlockingSink):
 
 def _add(database: sqlite3.Connection, rows: Rows) -> None:
     table = rows.table
-    names = ", ".join(map(_quoted, table.names))
+    names = ", ".join(map(quoted, table.names))
     marks = ", ".join("?" * len(table.columns))
     values = zip(*map(_plain, table.columns, rows.columns), strict=True)
-    database.executemany(f"INSERT INTO {_quoted(table.name)} ({names}) VALUES ({marks})", values)
+    database.executemany(f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})", values)
 
 
 def _take_back(database: sqlite3.Connection, rows: Rows) -> None:
     """One copy of each: equal rows are legal, and stay as many as they are to be."""
     table = rows.table
-    alike = " AND ".join(f"{_quoted(name)} IS ?" for name in table.names)
+    alike = " AND ".join(f"{quoted(name)} IS ?" for name in table.names)
     values = zip(*map(_plain, table.columns, rows.columns), strict=True)
     database.executemany(
-        f"DELETE FROM {_quoted(table.name)} WHERE rowid = "
-        f"(SELECT rowid FROM {_quoted(table.name)} WHERE {alike} ORDER BY rowid DESC LIMIT 1)",
+        f"DELETE FROM {quoted(table.name)} WHERE rowid = "
+        f"(SELECT rowid FROM {quoted(table.name)} WHERE {alike} ORDER BY rowid DESC LIMIT 1)",
         values,
     )
 
@@ -150,12 +151,8 @@ def _note(database: sqlite3.Connection, commit: Commit) -> None:
     database.executemany(
         "INSERT OR REPLACE INTO _bqstream_gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (
-                *(gap.id, commit.subscription, gap.cause, ",".join(gap.cubes), gap.start.isoformat()),
-                *(gap.end.isoformat() if gap.end else None, gap.low, gap.high, gap.closed, gap.how),
-                *(gap.reason, gap.detail),
-            )
-            for gap in commit.gaps
+            [value.isoformat() if isinstance(value, datetime) else value for value in gap]
+            for gap in gaps_of(commit)
         ],
     )
 
@@ -167,15 +164,6 @@ def _plain(column: Column, values: list[object]) -> Sequence[object]:
     if column.kind == "decimal":
         return [format(value, "f") if isinstance(value, Decimal) else None for value in values]
     return values
-
-
-def _lacks(table: Table, missing: Sequence[Column]) -> str:
-    names = ", ".join(column.name for column in missing)
-    return f"the table {table.name} is there without {names}: --evolve adds what is missing, --table names another"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 class _Errors:
