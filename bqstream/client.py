@@ -33,7 +33,7 @@ from .delivery.stream import Stream
 from .endpoints import Endpoint, TokenPlace, check_token_in
 from .errors import BqstreamError, ConnectionGivenUp, GapFound, UsageError
 from .message import Gap, T
-from .order import Order, check_variables, request_of
+from .order import Order, check_variables, fingerprint_of, request_of
 from .query import Queries
 from .session.dialer import Dialer, Network, Subprotocol
 from .session.links import Shared
@@ -415,6 +415,17 @@ class Client:
         data: dict[str, Any] = await self._opened(self._queries).execute(request_of(parsed, variables))
         return data
 
+    def fingerprint(
+        self,
+        document: str | Path | Any,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        operation_name: str | None = None,
+    ) -> str:
+        """What a checkpoint of this document, with these variables, at this client's endpoint belongs to."""
+        parsed = Document.parse(document, operation_name)
+        return fingerprint_of(parsed, variables, self._endpoint.http)
+
     def _opened(self, part: P | None) -> P:
         if part is None or self._closing is None or self._closing.is_set():
             raise UsageError("the client is not open: use it inside 'async with', or await connect(…)")
@@ -467,7 +478,7 @@ class _Course:
         self._order = order
         self.key = key
         self.held: Callable[[], Subscription[Any] | None] = lambda: None  # one let go unclosed is to warn
-        fingerprint = order.fingerprint(client._endpoint.http)
+        fingerprint = fingerprint_of(order.document, order.variables, client._endpoint.http)
         self.stream = Stream(
             buffer=order.buffer,
             clock=client._clock,

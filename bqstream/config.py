@@ -27,7 +27,8 @@ class Timeouts:
     ``idle``     no data and no sign of life for this long: the socket is dead though nothing closed it. The
                  service advises about 10 s (subscriptions/silent-disconnect-reconnect).
     ``grace``    how far one socket's data may lag behind another's: how long a hand-over waits for proof.
-    ``block``    how long a full buffer may stop its link from reading before the subscription is parked.
+    ``block``    how long a full buffer may stop its link from reading before the subscription is parked; a time in
+                 which the whole program stood still counts as an eighth of it at most.
     ``query``    one query over HTTP, and one request to a token endpoint.
     ``close``    the closing handshake; after it the socket is dropped.
     """

@@ -45,6 +45,7 @@ class Gap:
     ``low``, ``high``  the range on the chain, as far as it is known: a block's number, slot or height, or its time.
     ``detail`` what happened, for a person.
     ``how``    how it was closed.
+    ``number`` counts the gaps of one subscription.
     """
 
     start: datetime
@@ -57,6 +58,7 @@ class Gap:
     closed: bool = False
     how: str = ""
     reason: str | None = None
+    number: int = 0
 
     @property
     def is_hole(self) -> bool:
@@ -241,6 +243,15 @@ class Message(Generic[T]):
         """The ``extensions`` of the payload; empty where there are none."""
         return self._decoded().extensions or {}
 
+    def by_cube(self) -> Iterator[tuple[str, Sequence[Any]]]:
+        """Each cube's response key and its rows; data that has no cubes is one row under the empty key.
+
+        A message that brings errors and only nulls has none.
+        """
+        if self.errors and _only_nulls(self.data):
+            return iter(())
+        return cubes_of(self.data)
+
     def rows(self, cube: str | None = None) -> Iterator[Any]:
         """The rows as the service nests them, each decoded as the type says, where there is one.
 
@@ -251,9 +262,9 @@ class Message(Generic[T]):
         Raises UsageError where the document has no such cube.
         """
         require_cube(cube, self.cubes)
-        if self.errors and _only_nulls(self.data):
+        found = list(self.by_cube())
+        if not found:
             return iter(())
-        found = list(cubes_of(self.data))
         shapeless = bool(found) and found[0][0] == ""
         if cube is not None:
             if not isinstance(self.data, dict) and cube not in dict(found):

@@ -56,12 +56,6 @@ class Order:
         """Whether ``plan`` tells rows apart as the checkpoint does that it goes on from."""
         return self.resume is None or void_of(self.resume, plan.readers) is not None
 
-    def fingerprint(self, endpoint: str) -> str:
-        """What a checkpoint of it belongs to: document, variables and endpoint."""
-        values = {**self.document.values, **(self.variables or {})}
-        asked = [self.document.text, self.document.operation_name, values, endpoint]
-        return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
-
     def start(self, plan: Plan, fingerprint: str, clock: Clock) -> Start | None:
         """What is missing from before, by ``resume`` or ``since``.
 
@@ -126,6 +120,13 @@ class Order:
                     )
                 return Window(since=math.floor(seconds)), max(0.0, wall - seconds)
         raise UsageError(f"since={self.since!r}: give a time, an age (timedelta) or a block's number")
+
+
+def fingerprint_of(document: Document, variables: Mapping[str, Any] | None, endpoint: str) -> str:
+    """What a checkpoint belongs to: document, variables and endpoint."""
+    values = {**document.values, **(variables or {})}
+    asked = [document.text, document.operation_name, values, endpoint]
+    return blake2b(msgspec.json.encode(asked, order="sorted"), digest_size=16).hexdigest()
 
 
 def _plan(

@@ -31,7 +31,7 @@ class Subscription(Generic[T]):
     def __init__(self, stream: Stream, close: Callable[[], None], operation: int) -> None:
         self._stream = stream
         self._close = close
-        self._operation = operation
+        self.operation = operation  # its number in `Client.status` and in events
         self._closed = False
         self._reading = False
         self._waiter: asyncio.Future[None] | None = None
@@ -43,7 +43,7 @@ class Subscription(Generic[T]):
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "ended" if self._stream.ended else "open"
-        return f"<Subscription {self._operation}, {state}, {self._stream.waiting_messages} waiting>"
+        return f"<Subscription {self.operation}, {state}, {self._stream.waiting_messages} waiting>"
 
     @property
     def gaps(self) -> tuple[Gap, ...]:
@@ -96,9 +96,9 @@ class Subscription(Generic[T]):
                 "this subscription is being read by another task: give each reader one of its own"
             )
 
-    async def _fill(self, batch: list[Message[T]], messages: int) -> None:
-        """Take messages until there are so many, or more bytes than may wait."""
-        take, size, limit = self._stream.take, sum(message.size for message in batch), self._stream.bound
+    async def _fill(self, batch: list[Message[T]], messages: int, limit: int) -> None:
+        """Take messages until there are so many, or so many bytes."""
+        take, size = self._stream.take, sum(message.size for message in batch)
         while len(batch) < messages and size < limit:
             self._unfair += 1
             message = take(more=True) if self._unfair < FAIRNESS and not self._closed else None
@@ -149,15 +149,15 @@ class Subscription(Generic[T]):
         return _Rows(self, cube)
 
     def message_batches(
-        self, messages: int = 1000, seconds: float | None = 1.0
+        self, messages: int = 1000, seconds: float | None = 1.0, bytes: int | None = None
     ) -> AsyncIterator[list[Message[T]]]:
         """Read many messages at once, as one who writes them to a file or a database does.
 
         A batch is a list of one to ``messages`` messages. It is handed over when it has so many, when ``seconds`` have
-        passed since its first message (None: never for that), or when it has more bytes than may wait for the reader
-        (``Buffer.bytes``). The first message is waited for as long as it takes: put ``asyncio.timeout`` around a read
-        that has to come back, since what a cancelled read had taken comes with the next. When the subscription ends,
-        the last batch comes before its end or its error.
+        passed since its first message (None: never for that), or when it has ``bytes`` bytes or more (as many as may
+        wait for the reader, ``Buffer.bytes``, at most). The first message is waited for as long as it takes: put
+        ``asyncio.timeout`` around a read that has to come back, since what a cancelled read had taken comes with the
+        next. When the subscription ends, the last batch comes before its end or its error.
 
         All of a batch is in hand until the next is asked for: ``checkpoint`` is before it, ``batch[-1].checkpoint``
         after it.
@@ -166,7 +166,11 @@ class Subscription(Generic[T]):
         """
         options.whole("messages", messages)
         options.seconds(seconds)
-        return _Batches(self, messages, seconds)
+        limit = self._stream.bound
+        if bytes is not None:
+            options.whole("bytes", bytes)
+            limit = min(bytes, limit)
+        return _Batches(self, messages, seconds, limit)
 
     def _wake(self) -> None:
         """Something became readable, or the stream ended."""
@@ -225,10 +229,13 @@ class _Rows:
 class _Batches(Generic[T]):
     """Batch after batch; one that is not whole yet stays with the subscription."""
 
-    def __init__(self, subscription: Subscription[T], messages: int, seconds: float | None) -> None:
+    def __init__(
+        self, subscription: Subscription[T], messages: int, seconds: float | None, limit: int
+    ) -> None:
         self._subscription = subscription
         self._messages = messages
         self._seconds = seconds
+        self._limit = limit
 
     def __aiter__(self) -> Self:
         return self
@@ -245,7 +252,7 @@ class _Batches(Generic[T]):
         # An error that ended the subscription is there again when the next batch is asked for.
         with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
             async with asyncio.timeout_at(until):
-                await subscription._fill(batch, self._messages)
+                await subscription._fill(batch, self._messages, self._limit)
         subscription._batch = batch[self._messages :]
         return batch[: self._messages]
 

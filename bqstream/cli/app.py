@@ -1,45 +1,57 @@
-"""The group of commands; each is imported when it is asked for, so that one does not pay for another."""
+"""The table of commands; each is imported when it is asked for, so that one does not pay for another."""
 
 from __future__ import annotations
 
-import importlib
+import os
+import sys
+from collections.abc import Sequence
 
-import click
+from cyclopts import App, CycloptsError, Parameter
 
 from .._version import __version__
+from .running import USAGE, tell
 
-COMMANDS = ("demo", "simulator", "tail")
+# The first line of each command's help, which the list of them shows without importing one.
+COMMANDS = {
+    "demo": "Stream through one token after another, and prove that no row was lost or repeated.",
+    "simulator": "Serve what Bitquery's streaming API serves, made up, on loopback.",
+    "tail": "Print the rows of DOCUMENT (a file, or - for standard input) until stopped.",
+    "token": "Get a token with the credentials found, and tell their kind, their scope and when it expires.",
+}
 
-
-class _Commands(click.Group):
-    """Finds the command ``x`` in the module ``x`` beside this one."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = getattr(importlib.import_module(f".{cmd_name}", __package__), cmd_name)
-        return command
-
-
-@click.group(
-    cls=_Commands,
-    invoke_without_command=True,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 110,
-    },
-)
-@click.version_option(__version__, prog_name="bqstream")
-@click.pass_context
-def app(ctx: click.Context) -> None:
-    """Bitquery subscriptions that outlive their tokens.
+app = App(
+    name="bqstream",
+    version=__version__,
+    help="""Bitquery subscriptions that outlive their tokens.
 
     Credentials come from the environment, never from the command line: BITQUERY_TOKEN, or BITQUERY_CLIENT_ID
     and BITQUERY_CLIENT_SECRET (each also as ..._FILE). Every option can be set there too, under the name that
     its help shows.
-    """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+
+    ```
+    bqstream demo
+    bqstream tail --query 'subscription { EVM(network: eth) { Blocks { Block { Number } } } }' --rows 10
+    bqstream tail --help
+    ```
+    """,
+    help_format="markdown",
+    default_parameter=Parameter(negative=()),
+)
+for _name, _line in COMMANDS.items():
+    app.command(f"{__package__}.{_name}:{_name}", name=_name, help=_line)
+app.register_install_completion_command(help="Install completion for your shell (bash, zsh or fish).")
+
+
+def run_app(arguments: Sequence[str]) -> None:
+    """Run the command that ``arguments`` ask for; what they get wrong is told on standard error, with exit code 2."""
+    for name in [name for name, value in os.environ.items() if name.startswith("BQSTREAM_") and not value]:
+        del os.environ[name]  # an empty variable counts as none, as for BITQUERY_…
+    command = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    if command is not None:
+        app[command].help = None  # its own, in place of the line in the list
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        tell(f"bqstream: {error}")
+        tell(f"{' '.join(filter(None, ('bqstream', command, '--help')))} says what there is")
+        sys.exit(USAGE)

@@ -10,15 +10,13 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
-
-import click
+from typing import Annotated, Any
 
 from .. import Client, ClientCredentials, ShortTermToken, Subscription, Timeouts
-from ..message import cubes_of
 from ..simulator import Simulator, Verdict
 from ..wording import counted
-from .running import FAILED, duration, run, run_until
+from .asking import Options, duration
+from .running import FAILED, run, run_until
 from .view import LiveView, Moment, NoView, PlainView, View
 
 _TICK = 0.1
@@ -26,61 +24,55 @@ _SETTLE = 5.0  # at most, for what is on its way when the chain stops
 _TIMEOUTS = Timeouts(grace=1.0)
 
 
-@click.command()
-@click.option(
-    "--for",
-    "--seconds",
-    "seconds",
-    type=duration,
-    default="20s",
-    show_default=True,
-    envvar="BQSTREAM_DEMO_FOR",
-    show_envvar=True,
-    help="How long to stream: 30s, 5m, or a number of seconds.",
-)
-@click.option(
-    "--token-ttl",
-    type=duration,
-    default="5s",
-    show_default=True,
-    envvar="BQSTREAM_DEMO_TOKEN_TTL",
-    show_envvar=True,
-    help="How long a token lives.",
-)
-@click.option(
-    "--block-interval",
-    type=duration,
-    default="0.5s",
-    show_default=True,
-    envvar="BQSTREAM_DEMO_BLOCK_INTERVAL",
-    show_envvar=True,
-    help="From one block to the next.",
-)
-@click.option(
-    "--seed",
-    type=int,
-    default=1,
-    show_default=True,
-    envvar="BQSTREAM_DEMO_SEED",
-    show_envvar=True,
-    help="The same seed, the same chain.",
-)
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    envvar="BQSTREAM_DEMO_JSON",
-    show_envvar=True,
-    help="Print the verdict alone, as one JSON line.",
-)
-def demo(seconds: float, token_ttl: float, block_interval: float, seed: int, as_json: bool) -> None:
+_ask = Options("DEMO")
+
+
+def demo(
+    *,
+    seconds: Annotated[
+        float,
+        _ask.option(
+            "--for",
+            "--seconds",
+            help="How long to stream: 30s, 5m, or a number of seconds.",
+            show_default="20s",
+            read=duration,
+            metavar="TIME",
+        ),
+    ] = 20.0,
+    token_ttl: Annotated[
+        float,
+        _ask.option(
+            "--token-ttl", help="How long a token lives.", show_default="5s", read=duration, metavar="TIME"
+        ),
+    ] = 5.0,
+    block_interval: Annotated[
+        float,
+        _ask.option(
+            "--block-interval",
+            help="From one block to the next.",
+            show_default="0.5s",
+            read=duration,
+            metavar="TIME",
+        ),
+    ] = 0.5,
+    seed: Annotated[int, _ask.option("--seed", help="The same seed, the same chain.", show_default=True)] = 1,
+    as_json: Annotated[
+        bool, _ask.option("--json", help="Print the verdict alone, as one JSON line.")
+    ] = False,
+) -> None:
     """Stream through one token after another, and prove that no row was lost or repeated.
 
     Starts a simulator of the service in this process, whose tokens live some seconds, subscribes to two
     documents, and at the end compares every row with the simulator's own ledger. No network, no account.
 
-    \b
-    Exit codes: 0 nothing lost or repeated, 1 otherwise, 130 stopped by Ctrl-C.
+    ```
+    bqstream demo
+    bqstream demo --for 1m --token-ttl 2s
+    bqstream demo --for 10s --json
+    ```
+
+    Exit codes: 0 nothing lost or repeated, 1 otherwise, 2 wrong usage, 130 stopped by Ctrl-C.
     """
     view: View = NoView() if as_json else LiveView() if sys.stdout.isatty() else PlainView()
     run(_demo(Plan(seconds, token_ttl, block_interval, seed), view, as_json))
@@ -107,7 +99,7 @@ class Reader:
 
     async def read(self, stream: Subscription) -> None:
         async for message in stream:
-            self.rows += [(cube, row) for cube, rows in cubes_of(message.data) for row in rows]
+            self.rows += [(cube, row) for cube, rows in message.by_cube() for row in rows]
 
     def rate(self, now: float) -> float:
         """Rows a second, over the last two seconds."""
@@ -159,7 +151,7 @@ async def _demo(plan: Plan, view: View, as_json: bool) -> int:
             result, number = await _stream(plan, view)
     except ExceptionGroup as group:  # of the readers; the first one's error tells the story
         raise group.exceptions[0] from None
-    click.echo(result.as_json() if as_json else str(result))
+    print(result.as_json() if as_json else str(result), flush=True)
     if number:
         return 128 + number
     return 0 if result.good else FAILED

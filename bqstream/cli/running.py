@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Coroutine
 from typing import Any, NoReturn
-
-import click
 
 from ..errors import (
     BqstreamError,
@@ -24,17 +21,19 @@ from ..errors import (
     UsageError,
 )
 
-FAILED, USAGE, ACCESS = 1, 2, 3
+# Every exit code of every command; a signal's is 128 and its number: 130 after Ctrl-C, 143 after SIGTERM.
+FAILED = 1
+USAGE = 2  # of the command line, of the configuration, or of the document
+ACCESS = 3  # credentials, or the plan
+GAP = 4  # rows are missing that cannot be brought
+SINK = 5  # rows could not be put where they belong
+LOCKED = 6  # another process is at it
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def duration(text: str) -> float:
-    """The seconds of ``30s``, ``5m``, ``1h``, or of a plain number; a type for click's options."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
-    if found is None or float(found[1]) == 0:
-        raise click.BadParameter(f"{text!r} is no length of time: give one like 30s, 5m or 1h")
-    return float(found[1]) * _UNITS[found[2]]
+def tell(text: str) -> None:
+    """A line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def exit_code(error: BqstreamError) -> int:
@@ -90,7 +89,7 @@ def run(work: Coroutine[Any, Any, int]) -> NoReturn:
     try:
         code = asyncio.run(work)
     except BqstreamError as error:
-        click.echo(f"bqstream: {error}", err=True)
+        tell(f"bqstream: {error}")
         code = exit_code(error)
     except BrokenPipeError:
         # Nothing may be flushed into the closed pipe at exit (Python's library/signal, "Note on SIGPIPE").

@@ -4,74 +4,113 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import os
-import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-import click
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
-from .running import FAILED, duration, run, run_until
+from .asking import Options, duration, loopback
+from .beside import run_beside
+from .running import FAILED, run, run_until, tell
 
-
-def _loopback(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Anybody who reaches the control endpoint may do anything, so nobody from elsewhere does."""
-    try:
-        local = value == "localhost" or ipaddress.ip_address(value).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise click.BadParameter("give a loopback address, such as 127.0.0.1", ctx, param)
-    return value
+_ask = Options("SIMULATOR")
+_port = Number(gte=0, lte=65535)
+_some = Number(gte=1)
 
 
-@click.command(context_settings={"auto_envvar_prefix": "BQSTREAM_SIMULATOR", "show_default": True})
-@click.option("--host", default="127.0.0.1", callback=_loopback, show_envvar=True, help="A loopback address.")
-@click.option(
-    "--port", type=click.IntRange(0, 65535), default=8787, show_envvar=True, help="0: any free one."
-)
-@click.option(
-    "--control-port",
-    type=click.IntRange(0, 65535),
-    default=0,
-    show_envvar=True,
-    help="Of the endpoints beside it.",
-)
-@click.option("--token-ttl", type=duration, default="5h", show_envvar=True, help="How long a token lives.")
-@click.option("--block-interval", type=duration, default="1s", show_envvar=True, help="From block to block.")
-@click.option("--seed", type=int, default=0, show_envvar=True, help="The same seed, the same chain.")
-@click.option(
-    "--transactions", type=click.IntRange(1), default=8, show_envvar=True, help="In a block, on average."
-)
-@click.option(
-    "--portions", type=click.IntRange(1), default=3, show_envvar=True, help="That a block comes in."
-)
-@click.option(
-    "--on-expiry",
-    type=click.Choice(["nothing", "close", "error", "silence"]),
-    default="nothing",
-    show_envvar=True,
-    help="What an open socket does when its token expires.",
-)
-@click.option(
-    "--cap", type=click.IntRange(1), default=None, show_envvar=True, help="Subscriptions the plan allows."
-)
-@click.option("--client-id", default="simulator", show_envvar=True, help="Of the application.")
-def simulator(**options: Any) -> None:
+def simulator(
+    *command: Annotated[
+        str, Parameter(help="A program to run beside it, with its arguments, after a --.", show_default=False)
+    ],
+    host: Annotated[
+        str, _ask.option("--host", help="A loopback address.", read=loopback, show_default=True)
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        _ask.option(
+            "--port",
+            help="0: any free one, which it is with a COMMAND.",
+            validator=_port,
+            show_default="8787",
+        ),
+    ] = None,
+    control_port: Annotated[
+        int,
+        _ask.option("--control-port", help="Of the endpoints beside it.", validator=_port, show_default=True),
+    ] = 0,
+    token_ttl: Annotated[
+        float,
+        _ask.option(
+            "--token-ttl", help="How long a token lives.", show_default="5h", read=duration, metavar="TIME"
+        ),
+    ] = 18_000.0,
+    block_interval: Annotated[
+        float,
+        _ask.option(
+            "--block-interval", help="From block to block.", show_default="1s", read=duration, metavar="TIME"
+        ),
+    ] = 1.0,
+    seed: Annotated[int, _ask.option("--seed", help="The same seed, the same chain.", show_default=True)] = 0,
+    transactions: Annotated[
+        int, _ask.option("--transactions", help="In a block, on average.", validator=_some, show_default=True)
+    ] = 8,
+    portions: Annotated[
+        int, _ask.option("--portions", help="That a block comes in.", validator=_some, show_default=True)
+    ] = 3,
+    on_expiry: Annotated[
+        Literal["nothing", "close", "error", "silence"],
+        _ask.option(
+            "--on-expiry", help="What an open socket does when its token expires.", show_default=True
+        ),
+    ] = "nothing",
+    cap: Annotated[
+        int | None, _ask.option("--cap", help="Subscriptions the plan allows.", validator=_some)
+    ] = None,
+    client_id: Annotated[
+        str, _ask.option("--client-id", help="Of the application.", show_default=True)
+    ] = "simulator",
+) -> None:
     """Serve what Bitquery's streaming API serves, made up, on loopback.
 
-    Prints one JSON line: endpoint, token_url, client_id, client_secret, control_url, ledger_url. Then it serves
-    until it is stopped by SIGINT or SIGTERM. What can go wrong is asked for with a POST to control_url, such as
-    {"fault": "close", "code": 1013}; what a client delivered is compared at ledger_url. The application's secret is
+    With a COMMAND it serves as long as that runs, and tells it where by BITQUERY_ENDPOINT, BITQUERY_TOKEN_URL,
+    BITQUERY_CLIENT_ID and BITQUERY_CLIENT_SECRET. Signals are passed on, and the exit code is the command's.
+
+    Without, it prints one JSON line: endpoint, token_url, client_id, client_secret, control_url, ledger_url. Then it
+    serves until it is stopped by SIGINT or SIGTERM. What can go wrong is asked for with a POST to control_url, such as
+    `{"fault": "close", "code": 1013}`; what a client delivered is compared at ledger_url. The application's secret is
     BQSTREAM_SIMULATOR_CLIENT_SECRET, made up where that is not set: no secret is taken on a command line.
+
+    ```
+    bqstream simulator --port 8787
+    bqstream simulator --token-ttl 5s --block-interval 0.2s -- pytest tests
+    bqstream simulator -- bqstream tail trades.graphql --rows 10
+    ```
+
+    Exit codes: 0 stopped, 1 the port is taken, 2 wrong usage; with a COMMAND its own, and 126 or 127
+    where it cannot be run.
     """
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port if port is not None else 0 if command else 8787,
+        "control_port": control_port,
+        "token_ttl": token_ttl,
+        "block_interval": block_interval,
+        "seed": seed,
+        "transactions": transactions,
+        "portions": portions,
+        "on_expiry": on_expiry,
+        "cap": cap,
+        "client_id": client_id,
+    }
     if secret := os.environ.get("BQSTREAM_SIMULATOR_CLIENT_SECRET"):
         options["client_secret"] = secret
-    run(_serve(options))
+    run(_serve(options, command))
 
 
-async def _serve(options: dict[str, Any]) -> int:
+async def _serve(options: dict[str, Any], command: Sequence[str]) -> int:
     from ..simulator import Simulator
 
     names = ("endpoint", "token_url", "client_id", "client_secret", "control_url", "ledger_url")
@@ -79,12 +118,10 @@ async def _serve(options: dict[str, Any]) -> int:
         try:
             running = await stack.enter_async_context(Simulator(**options))
         except OSError as error:
-            click.echo(f"bqstream: cannot listen on port {options['port']}: {error.strerror}", err=True)
+            tell(f"bqstream: cannot listen on port {options['port']}: {error.strerror}")
             return FAILED
-        click.echo(json.dumps({name: getattr(running, name) for name in names}))
-        sys.stdout.flush()
+        if command:
+            return await run_beside(command, running)
+        print(json.dumps({name: getattr(running, name) for name in names}), flush=True)
         await run_until(asyncio.Event().wait())
     return 0
-
-
-command = simulator

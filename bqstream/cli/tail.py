@@ -4,110 +4,86 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import IO, Any
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
 
-import click
 import msgspec
+from cyclopts.validators import Number
 
-from .. import Client, Message, UsageError
-from ..delivery.document import Document
+from .. import Client, Message
 from ..events import Event
 from ..wording import counted, timed
+from .asking import Options, Question, Since, question, use_token_url
 from .output import Output
-from .running import duration, run, run_until
+from .running import run, run_until, tell
 
 Render = Callable[[Iterable[Any]], bytes]
 
 
-def _option(flag: str, parameter: str, help: str, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
-    """An option that an environment variable named after it can set as well."""
-    settings.setdefault("envvar", "BQSTREAM_TAIL_" + flag.removeprefix("--").replace("-", "_").upper())
-    return click.option(flag, parameter, help=help, show_envvar=True, **settings)
+_ask = Options("TAIL")
 
 
-@click.command()
-@click.argument(
-    "document", required=False, type=click.File(encoding="utf-8"), envvar="BQSTREAM_TAIL_DOCUMENT"
-)
-@_option("--query", "query", "The document itself, instead of a file.", metavar="TEXT")
-@_option("--operation", "operation", "Which of a document's operations.", metavar="NAME")
-@_option(
-    "--var",
-    "given",
-    "A variable, read as the type that the document declares. May be repeated; wins over --vars.",
-    metavar="NAME=VALUE",
-    multiple=True,
-)
-@_option(
-    "--vars", "file", "Variables, as one JSON object.", metavar="FILE.json", type=click.File(encoding="utf-8")
-)
-@_option(
-    "--endpoint", "endpoint", "eu, us, asia, or a URL; else eu.", metavar="URL", envvar="BITQUERY_ENDPOINT"
-)
-@_option("--token-url", "token_url", "Where tokens are had.", metavar="URL", envvar="BITQUERY_TOKEN_URL")
-@_option("--rows", "limit", "Stop after so many rows.", metavar="N", type=click.IntRange(min=1))
-@_option("--for", "seconds", "Stop after so long: 30s, 5m, 1h.", type=duration)
-@_option(
-    "--format",
-    "form",
-    "json: one row a line.",
-    type=click.Choice(["json", "table"]),
-    default="json",
-    show_default=True,
-)
 def tail(
-    document: IO[str] | None,
-    query: str | None,
-    operation: str | None,
-    given: Sequence[str],
-    file: IO[str] | None,
-    endpoint: str | None,
-    token_url: str | None,
-    limit: int | None,
-    seconds: float | None,
-    form: str,
+    document: Annotated[str | None, _ask.document] = None,
+    /,
+    *,
+    query: Annotated[str | None, _ask.query] = None,
+    operation: Annotated[str | None, _ask.operation] = None,
+    var: Annotated[tuple[str, ...], _ask.var] = (),
+    vars: Annotated[str | None, _ask.vars] = None,
+    endpoint: Annotated[str | None, _ask.endpoint] = None,
+    token_url: Annotated[str | None, _ask.token_url] = None,
+    since: Annotated[Since | None, _ask.since] = None,
+    limit: Annotated[
+        int | None,
+        _ask.option("--rows", help="Stop after so many rows.", metavar="N", validator=Number(gte=1)),
+    ] = None,
+    seconds: Annotated[float | None, _ask.seconds] = None,
+    form: Annotated[
+        Literal["json", "table"], _ask.option("--format", help="json: one row a line.", show_default=True)
+    ] = "json",
 ) -> None:
     """Print the rows of DOCUMENT (a file, or - for standard input) until stopped.
 
-    Rows go to standard output, one JSON object a line; what happens to the connection goes to standard error.
+    Rows go to standard output, one JSON object a line; what happens to the connection goes to standard error. With
+    --since what came before is asked for by queries first, and nothing is repeated where the two meet.
 
-    \b
+    ```
+    bqstream tail trades.graphql
+    bqstream tail trades.graphql --var network=eth --for 5m > trades.jsonl
+    bqstream tail trades.graphql --since 6h
+    bqstream tail --query 'subscription { EVM(network: eth) { Blocks { Block { Number } } } }' --rows 10
+    bqstream tail - --vars variables.json --format table < trades.graphql
+    ```
+
     Exit codes: 0 done, 1 failed, 2 wrong usage or document, 3 credentials or plan, 130 stopped by Ctrl-C.
     """
-    if (document is None) == (query is None):
-        raise click.UsageError("give a DOCUMENT or --query TEXT, one of the two")
-    text = query if query is not None else document.read() if document is not None else ""
-    run(_tail(text, operation, given, file, endpoint, token_url, limit, seconds, _RENDERS[form]))
+
+    async def work() -> int:
+        asked = question(document, query, operation=operation, var=var, vars=vars)
+        use_token_url(token_url)
+        return await _tail(asked, endpoint, since, limit, seconds, _RENDERS[form])
+
+    run(work())
 
 
 async def _tail(
-    text: str,
-    operation: str | None,
-    given: Sequence[str],
-    file: IO[str] | None,
+    asked: Question,
     endpoint: str | None,
-    token_url: str | None,
+    since: Since | None,
     limit: int | None,
     seconds: float | None,
     render: Render,
 ) -> int:
-    parsed = Document.parse(text, operation)
-    parsed.require("subscription")  # before a token is fetched for nothing
-    variables = _variables(parsed, given, file)
-    if token_url:
-        # Credentials are read from the environment and nowhere else; this option is a part of them.
-        os.environ["BITQUERY_TOKEN_URL"] = token_url
     counts = {"rows": 0, "gaps": 0}
 
     async def work() -> None:
         async with (
             Client(endpoint=endpoint, on_event=_tell) as client,
-            client.subscribe(text, variables, operation_name=operation) as stream,
+            client.subscribe(
+                asked.text, asked.variables, operation_name=asked.operation_name, since=since
+            ) as stream,
         ):
             out = Output(sys.stdout.fileno())
             try:
@@ -123,35 +99,17 @@ async def _tail(
                 counts["gaps"] = len(stream.gaps)
 
     signal = await run_until(work(), seconds)
-    click.echo(f"{counted(counts['rows'], 'row')}, {counted(counts['gaps'], 'gap')}", err=True)
+    tell(f"{counted(counts['rows'], 'row')}, {counted(counts['gaps'], 'gap')}")
     return 128 + signal if signal else 0
 
 
-def _variables(document: Document, given: Sequence[str], file: IO[str] | None) -> dict[str, Any]:
-    variables: dict[str, Any] = {}
-    if file is not None:
-        try:
-            loaded = json.load(file)
-        except ValueError as error:
-            raise UsageError(f"--vars: {Path(file.name).name} is no JSON: {error}") from None
-        if not isinstance(loaded, dict):
-            raise UsageError(f"--vars: {Path(file.name).name} must hold one JSON object")
-        variables |= loaded
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--var {text}: give NAME=VALUE")
-        variables[name] = document.coerce(name, value)
-    return variables
-
-
 def _tell(event: Event) -> None:
-    click.echo(timed(event), err=True)
+    tell(timed(event))
 
 
 def _tell_errors(message: Message) -> None:
     for error in message.errors:
-        click.echo(f"the service says, beside partial data: {error.get('message', error)}", err=True)
+        tell(f"the service says, beside partial data: {error.get('message', error)}")
 
 
 def _json_lines(rows: Iterable[Any]) -> bytes:

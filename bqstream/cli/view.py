@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
-import click
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -81,16 +80,17 @@ class PlainView(NoView):
     _next: float = 0.0
 
     def event(self, event: Event) -> None:
-        click.echo(timed(event))
+        print(timed(event), flush=True)
 
     def show(self, moment: Moment) -> None:
         if moment.seconds < min(self._next, moment.total):
             return
         self._next = moment.seconds + _LINES_EVERY
-        click.echo(
+        print(
             f"{moment.seconds:5.1f} s  {counted(sum(moment.rows.values()), 'row')}, "
             f"{sum(moment.rates.values()):,.0f} a second; token good for {moment.token_left:.1f} s; "
-            f"links: {moment.links}; {counted(moment.status.rotations, 'hand-over')}"
+            f"links: {moment.links}; {counted(moment.status.rotations, 'hand-over')}",
+            flush=True,
         )
 
 

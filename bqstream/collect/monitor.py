@@ -49,7 +49,7 @@ class Sample(NamedTuple):
     """One subscription in one second.
 
     ``at``    seconds since the epoch.
-    ``rate``  rows a second that were read since the sample before.
+    ``rate``  rows a second that were committed.
     ``lag``   seconds that the newest row committed is behind; None before the first.
     """
 
@@ -98,7 +98,7 @@ class Happened:
 class Watched:
     """One collector at one moment, and what its subscription has waiting; spans are in seconds.
 
-    ``rate``  rows a second that are read, over the last ten seconds.
+    ``rate``  rows a second that are committed, over the last ten seconds.
     ``lag``   how far the newest row committed is behind now; None before the first.
     ``waiting_messages``, ``waiting_bytes``  in the subscription's buffer, before they are decoded.
     ``parked``, ``closing``, ``unproven``    as in ``Client.status()``.
@@ -158,7 +158,7 @@ class Monitor:
         self._meters: list[_Meter] = []
         self._links: dict[int, LinkSpan] = {}
         self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
-        self._gaps: dict[tuple[Any, ...], tuple[int, Gap]] = {}
+        self._gaps: dict[tuple[int, int], tuple[int, Gap]] = {}
         self._events: deque[events.Event] = deque(maxlen=EVENTS)
         self._shed = 0
 
@@ -188,7 +188,7 @@ class Monitor:
                 self._tokens.append(TokenSpan(start=event.at, expires=event.expires_at))
             case events.GapNamed():
                 gap = event.gap
-                self._gaps[event.operation, gap.cause, gap.cubes, gap.start] = (event.operation, gap)
+                self._gaps[event.operation, gap.number] = (event.operation, gap)
                 _bound(self._gaps, GAPS)
 
     async def run(self) -> None:
@@ -260,33 +260,37 @@ class Monitor:
 
 
 class _Meter:
-    """One collector's rate, and its samples."""
+    """One collector's rate, and its samples.
+
+    Rows come by commits, which may be a minute apart: until the next one is there the rate is what the last was for the
+    time since the one before it, and then falls.
+    """
 
     def __init__(self, collector: Collecting, now: float) -> None:
         self.collector = collector
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.rate = 0.0
-        self._marks = deque([(now, _read(collector.status()))], maxlen=int(_RATE_OVER / TICK) + 1)
-        self._sampled = self._marks[0]
+        self._sampled = now
+        # When the number of rows was seen to change, and what it was then.
+        self._changes = deque([(now, collector.status().rows)], maxlen=int(_RATE_OVER / TICK) + 2)
 
     def look(self, now: float, wall: float) -> None:
         status = self.collector.status()
-        mark = (now, _read(status))
-        self._marks.append(mark)
-        self.rate = _rate(self._marks[0], mark)
-        if now - self._sampled[0] >= 1.0 - TICK / 2:
-            self.samples.append(Sample(wall, _rate(self._sampled, mark), _lag(status, wall)))
-            self._sampled = mark
+        if status.rows != self._changes[-1][1]:
+            self._changes.append((now, status.rows))
+        self.rate = self._rate(now, _RATE_OVER)
+        if now - self._sampled >= 1.0 - TICK / 2:
+            self.samples.append(Sample(wall, self._rate(now, 1.0), _lag(status, wall)))
+            self._sampled = now
 
-
-def _read(status: CollectorStatus) -> int:
-    return status.rows + status.pending_rows
-
-
-def _rate(start: tuple[float, int], end: tuple[float, int]) -> float:
-    """Rows a second; what a sink that was opened anew lets go for a while is no rate below nothing."""
-    seconds = end[0] - start[0]
-    return max(0.0, (end[1] - start[1]) / seconds) if seconds > 0 else 0.0
+    def _rate(self, now: float, over: float) -> float:
+        """Rows a second in the ``over`` seconds before the last commit, or since the commit before that."""
+        *before, (last, rows) = self._changes
+        if not before:
+            return 0.0
+        start, count = next((mark for mark in reversed(before) if mark[0] <= last - over), before[0])
+        end = max(last, now - (last - before[-1][0]))
+        return max(0.0, (rows - count) / (end - start)) if end > start else 0.0
 
 
 def _lag(status: CollectorStatus, wall: float) -> float | None:

@@ -167,6 +167,12 @@ class EnvironmentCredentials:
     def renewable(self) -> bool:
         return not self.environ.get(TOKEN)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the variables that count: the token's, or those of the pair."""
+        names = (TOKEN,) if _given(self.environ, TOKEN) else (CLIENT_ID, CLIENT_SECRET)
+        return tuple(f"{name}_FILE" if self.environ.get(f"{name}_FILE") else name for name in names)
+
     async def fetch(self, service: Service) -> Token:
         # In a thread, since a file may stand on a disk that is slow.
         credentials = await asyncio.to_thread(self._read)

@@ -64,6 +64,7 @@ class Gaps:
             detail=detail,
             low=low,
             reason=None if closing else reason or detail,
+            number=self._last,
         )
         while len(self._named) > self._limit:
             settled = (number for number, kept in self._named.items() if kept.closed)

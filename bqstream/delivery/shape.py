@@ -68,6 +68,7 @@ class CubeShape:
         nodes: every mention of the cube in the document (spec, 5.3.2: they are merged).
         selected_keys: the response keys of its row, by the document alone.
         fields: each field that is selected without an argument, by its path: the response keys at which a row has it.
+        leaves: each value that a row has, in the document's order: its path, and the response keys.
         cursor: the best that the cube has, whether it is selected or not; None where there is none.
         selected: the best that the document selects itself.
         clock: where it has its block's time, whatever its cursor counts; where its interval starts, if a row is one.
@@ -84,6 +85,7 @@ class CubeShape:
     nodes: tuple[FieldNode, ...]
     selected_keys: tuple[str, ...]
     fields: Mapping[Path, Path]
+    leaves: tuple[tuple[Path, Path], ...]
     cursor: CursorField | None
     selected: CursorField | None
     clock: CursorField | None
@@ -243,11 +245,14 @@ class _Reader:
         name = nodes[0].name.value
         arguments = self.arguments(nodes[0])
         fields: dict[Path, Path] = {}
+        leaves: list[tuple[Path, Path]] = []
         doubt = reason
         kind: CubeKind = "facts" if nodes[0].selection_set else "scalar"
         if kind == "scalar":
             doubt = reason or f"{name} is a value, and has no rows"
         for path, at, node in self._below(nodes):
+            if node.selection_set is None:
+                leaves.append((path, at))
             said = self._not_of_one_row(path, node)
             if said:
                 kind = "aggregate"
@@ -274,6 +279,7 @@ class _Reader:
             nodes,
             tuple(self.grouped(nodes)),
             fields,
+            tuple(leaves),
             cursor,
             next((one for one in cursors if one.at is not None), None),
             next((one for one in cursors if one.kind == "time"), None),

@@ -22,6 +22,9 @@ from .operation import Operation
 STRAY_FRAMES = 64
 # A longer silence than this, in seconds, is not granted to a server that asks for it.
 LONGEST_IDLE = 3600.0
+# ``timeouts.block`` is counted in so many steps, each of which is one however late it comes: while the program stands
+# still nobody can read. They are never more, so that a program that is always late does not keep its link from reading.
+BLOCK_STEPS = 8
 
 
 @dataclass(slots=True)
@@ -332,17 +335,24 @@ class Link:
     # ------------------------------------------------------------------ back-pressure
 
     def _press(self, operation: Operation) -> None:
-        """A buffer is full: stop reading, for ``timeouts.block`` at most, and then park what is still full."""
+        """A buffer is full: stop reading, for ``timeouts.block`` at most, and then park what is still full.
+
+        A time in which the program stood still proves no reader slow: it counts as a step of many.
+        """
         pressure = self._pressure
         if operation.key in pressure.operations or self._closing:
             return
         pressure.operations[operation.key] = operation
         self._connection.pause_reading()
         if pressure.timer is None:
-            loop = asyncio.get_running_loop()
-            pressure.timer = loop.call_later(self._timeouts.block, self._blocked_too_long)
+            self._block(BLOCK_STEPS)
 
-    def _blocked_too_long(self) -> None:
+    def _block(self, steps: int) -> None:
+        """So many steps are left until what is still full is parked."""
+        if steps:
+            step = self._timeouts.block / BLOCK_STEPS
+            self._pressure.timer = asyncio.get_running_loop().call_later(step, self._block, steps - 1)
+            return
         self._pressure.timer = None
         for operation in list(self._pressure.operations.values()):
             operation.receiver.park(self._now())

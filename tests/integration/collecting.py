@@ -40,7 +40,7 @@ class Counting:
         gaps = self._subscription.gaps
         return CollectorStatus(
             name=self._name,
-            operation=self._subscription._operation,
+            operation=self._subscription.operation,
             sink="sqlite:transfers.db",
             state="retrying" if self.trouble else "collecting",
             trouble=self.trouble,

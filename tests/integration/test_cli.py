@@ -195,6 +195,19 @@ async def test_tail_reads_variables_as_the_types_that_the_document_declares(
 
 
 @pytest.mark.asyncio
+async def test_tail_begins_in_the_past_and_follows_without_a_repetition(simulator: Simulator) -> None:
+    await simulator.blocks(5)
+    first = simulator.chain.numbers.start
+    begins = {"1h": first, str(first + 2): first + 2, "2020-01-31T12:00:00+01:00": first}
+    asked = ("tail", "--query", BLOCKS, "--rows", "40", "--since")
+    ends = await asyncio.gather(*(bqstream(*asked, since, env=environment(simulator)) for since in begins))
+    for end, begin in zip(ends, begins.values(), strict=True):
+        assert end.code == 0, end
+        numbers = [int(json.loads(line)["Block"]["Number"]) for line in end.out.splitlines()]
+        assert sorted(numbers) == list(range(begin, begin + 40))
+
+
+@pytest.mark.asyncio
 async def test_tail_stops_after_its_time(simulator: Simulator) -> None:
     end = await bqstream("tail", "--query", BLOCKS, "--for", "0.7s", env=environment(simulator))
     assert end.code == 0, end

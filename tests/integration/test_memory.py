@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import sys
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
@@ -106,6 +107,21 @@ async def test_the_link_pauses_for_timeouts_block_at_most_and_nothing_is_lost_wh
         assert quick.messages - before <= 1, "a full buffer stops the link from reading"
         async with caught_up(slow) as reader:
             await until(lambda: quick.messages >= before + 40)
+            verdicts = await settled(sim, quick, reader)
+        assert all(verdict.exact for verdict in verdicts), verdicts
+        assert slow.gaps == ()
+        assert seen.of(Parked) == []
+
+
+@pytest.mark.asyncio
+async def test_a_reader_that_could_not_read_since_the_program_stood_still_is_not_parked() -> None:
+    block = 0.4
+    async with neighbours(Buffer(messages=10), block=block) as (sim, client, quick, slow, seen):
+        await until(lambda: client.status().subscriptions[1].waiting_messages >= 10)
+        time.sleep(1.2 * block)  # noqa: ASYNC251 - it is what happens here
+        for _ in range(5):  # the reader has other things to do while the timers that are due fire
+            await asyncio.sleep(0)
+        async with caught_up(slow) as reader:
             verdicts = await settled(sim, quick, reader)
         assert all(verdict.exact for verdict in verdicts), verdicts
         assert slow.gaps == ()

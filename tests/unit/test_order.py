@@ -18,7 +18,7 @@ from bqstream.delivery.backfill import Window
 from bqstream.delivery.closing import Start
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.document import Document
-from bqstream.order import Order, check_variables
+from bqstream.order import Order, check_variables, fingerprint_of
 from tests.unit.test_client import DOCUMENT, client_of, service_of
 from tests.virtual_time import virtual_time
 
@@ -53,14 +53,16 @@ def order(document: str = TRANSFERS, **asked: Any) -> Order:
 
 def start(document: str = TRANSFERS, **asked: Any) -> Start | None:
     ordered = order(document, **asked)
-    return ordered.start(ordered.plan(hidden=True), ordered.fingerprint(HTTP), CLOCK)
+    return ordered.start(
+        ordered.plan(hidden=True), fingerprint_of(ordered.document, ordered.variables, HTTP), CLOCK
+    )
 
 
 def checkpoint(
     document: str = TRANSFERS, cubes: Mapping[str, Mark] | None = None, *, ago: float = 90
 ) -> Checkpoint:
     """As a subscription of ``document`` gave it, so many seconds ago."""
-    taken = order(document).fingerprint(HTTP)
+    taken = fingerprint_of(Document.parse(document), None, HTTP)
     return Checkpoint(taken, datetime.fromtimestamp(WALL - ago, UTC), cubes or {})
 
 
@@ -215,12 +217,14 @@ def test_a_checkpoint_of_the_future_begins_now() -> None:
 def test_a_checkpoint_of_something_else_is_refused(document: str, asked: Any, http: str) -> None:
     ordered = order(document, resume=checkpoint(), **asked)
     with pytest.raises(UsageError, match="another document, other variables or another endpoint"):
-        ordered.start(ordered.plan(hidden=True), ordered.fingerprint(http), CLOCK)
+        ordered.start(
+            ordered.plan(hidden=True), fingerprint_of(ordered.document, ordered.variables, http), CLOCK
+        )
 
 
 def test_the_fingerprint_knows_variables_by_their_values_whoever_gives_them() -> None:
     def of(variables: Any, document: str = NUMBERED) -> str:
-        return order(document, variables=variables).fingerprint(HTTP)
+        return fingerprint_of(Document.parse(document), variables, HTTP)
 
     assert of(None) == of({})
     assert of({"n": 4, "m": [1, {"a": 1, "b": 2}]}) == of({"m": [1, {"b": 2, "a": 1}], "n": 4})

@@ -6,7 +6,10 @@ from types import ModuleType
 
 import bqstream
 
-EXTRAS = {"click", "rich", "graphql", "gql", "pytest", "picows", "strawberry"}
+EXTRAS = {
+    *("cyclopts", "duckdb", "filelock", "gql", "graphql", "nats", "picows", "prometheus_client", "psycopg"),
+    *("pyarrow", "pydantic", "pytest", "rich", "strawberry"),
+}
 
 
 def test_all_is_sorted_and_equals_the_namespace() -> None:

@@ -1,57 +1,118 @@
 from __future__ import annotations
 
 import builtins
-import importlib
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-import click
 import pytest
-from click.testing import CliRunner
 
 from bqstream.cli import main
 from bqstream.cli.app import COMMANDS, app
 
+from .conftest import Bqstream
 
-def test_no_arguments_show_the_help_and_succeed() -> None:
-    result = CliRunner().invoke(app, [])
-    assert result.exit_code == 0
-    assert all(command in result.output for command in COMMANDS)
+# Where a shared option goes by a name that the library knows too.
+SHARED = {"--endpoint": "BITQUERY_ENDPOINT", "--token-url": "BITQUERY_TOKEN_URL"}
 
 
-def test_an_unknown_command_or_option_is_a_usage_error() -> None:
-    assert CliRunner().invoke(app, ["nothing"]).exit_code == 2
-    assert CliRunner().invoke(app, ["demo", "--nothing"]).exit_code == 2
+def test_no_arguments_show_the_help_and_succeed(bqstream: Bqstream) -> None:
+    ended = bqstream()
+    assert ended.code == 0
+    assert all(command in ended.out and line in ended.out for command, line in COMMANDS.items())
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_teaches_by_examples_and_names_the_exit_codes(
+    name: str, flag: str, bqstream: Bqstream
+) -> None:
+    ended = bqstream(name, flag)
+    assert ended.code == 0
+    assert COMMANDS[name] in ended.out
+    assert ended.out.count(f" bqstream {name}") >= 3  # its usage, and two examples at least
+    assert "Exit codes: 0" in ended.out
+
+
+def test_the_version_is_told(bqstream: Bqstream) -> None:
+    from bqstream import __version__
+
+    ended = bqstream("--version")
+    assert (ended.code, ended.out) == (0, f"{__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nothing"], ["demo", "--nothing"], ["tail", "--nothing"], ["demo", "--seed", "x"], ["tail", "--rows"]],
+)
+def test_wrong_usage_is_told_in_words_on_standard_error_with_2(
+    arguments: list[str], bqstream: Bqstream
+) -> None:
+    ended = bqstream(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("bqstream: ")
+    assert "--help says what there is" in ended.err
+    assert arguments[-1] in ended.err
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_option_can_come_from_the_environment(name: str) -> None:
-    command: click.Command = getattr(importlib.import_module(f"bqstream.cli.{name}"), name)
-    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+def test_every_option_can_come_from_the_environment_by_a_name_that_its_help_shows(
+    name: str, bqstream: Bqstream
+) -> None:
+    options = [
+        argument
+        for argument in app[name].assemble_argument_collection()
+        if argument.names and argument.names[0].startswith("--")
+    ]
     assert options
-    text = " ".join(CliRunner().invoke(app, [name, "--help"]).output.split())
+    text = " ".join(bqstream(name, "--help").out.split())
     for option in options:
-        flags = [flag.removeprefix("--").replace("-", "_").upper() for flag in option.opts]
-        variables = {f"BQSTREAM_{name.upper()}_{flag}" for flag in flags} | {
-            f"BITQUERY_{flag}" for flag in flags
-        }
-        assert any(f"env var: {variable}" in text for variable in variables), option.name
+        flag = option.names[0]
+        variable = SHARED.get(flag, f"BQSTREAM_{name}_{flag[2:]}".replace("-", "_").upper())
+        assert option.parameter.env_var == (variable,)
+        assert f"[env var: {variable}]" in text
 
 
-def test_tail_takes_no_secret_on_the_command_line() -> None:
-    from bqstream.cli.tail import tail
+def test_no_command_takes_a_secret_on_the_command_line() -> None:
+    for name in COMMANDS:
+        flags = {flag for argument in app[name].assemble_argument_collection() for flag in argument.names}
+        assert flags.isdisjoint({"--token", "--client-secret", "--credentials", "--password"})
 
-    names = {name for parameter in tail.params for name in parameter.opts}
-    assert names.isdisjoint({"--token", "--client-id", "--client-secret", "--credentials"})
+
+def test_a_command_is_imported_when_it_is_asked_for_and_no_other(bqstream: Bqstream) -> None:
+    script = (
+        "import sys, bqstream.cli as cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('bqstream.cli.')), file=sys.stderr)"
+    )
+    for arguments, commands in ([["tail", "-h"], {"tail"}], [["--help"], set()]):
+        ran = [sys.executable, "-c", script, *arguments]
+        loaded = subprocess.run(ran, capture_output=True, text=True, check=True).stderr.split()
+        assert {name for name in COMMANDS if f"bqstream.cli.{name}" in loaded} == commands
 
 
-@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_an_empty_variable_counts_as_none(bqstream: Bqstream) -> None:
+    ended = bqstream("tail", "--query", "query { A { B { c } } }", env={"BQSTREAM_TAIL_ROWS": ""})
+    assert ended.code == 2
+    assert "this is a query" in ended.err
+
+
+def test_completion_is_made_for_every_shell() -> None:
+    for shell in ("bash", "zsh", "fish"):
+        script = app.generate_completion(shell=shell)
+        assert all(name in script for name in COMMANDS)
+        assert "--rows" in script
+    assert "--install-completion" in app
+
+
+@pytest.mark.parametrize("missing", ["cyclopts", "rich", "docstring_parser"])
 def test_without_an_extra_the_console_script_says_which(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [*sys.modules]:
-        if name.partition(".")[0] == missing or (name.startswith("bqstream.cli.")):
+        if name.partition(".")[0] in (missing, "cyclopts") or name.startswith("bqstream.cli."):
             monkeypatch.delitem(sys.modules, name)
     found = builtins.__import__
 

@@ -4,25 +4,10 @@ import asyncio
 import os
 import signal
 
-import click
 import pytest
 
 from bqstream import errors
-from bqstream.cli.running import duration, exit_code, run, run_until
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("30s", 30), ("5m", 300), ("1h", 3600), ("8", 8), ("0.5s", 0.5), (" 2 m ", 120)],
-)
-def test_a_length_of_time_is_read_with_and_without_a_unit(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0s", "-3s", "5d", "soon", "1e3", "nan", "inf"])
-def test_what_is_no_length_of_time_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="30s, 5m or 1h"):
-        duration(text)
+from bqstream.cli.running import exit_code, run, run_until
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from bqstream.cli.app import app
 from bqstream.cli.tail import _json_lines, _table
+
+from .conftest import Bqstream
 
 BLOCKS = "subscription { EVM(network: eth) { Blocks { Block { Number Hash } } } }"
 TYPED = "subscription ($network: evm_network!, $least: Int) { EVM(network: $network) { Blocks(a: $least) { b } } }"
@@ -26,27 +26,30 @@ ROWS = [
         (["--query", TYPED, "--var", "network=eth", "--var", "least=many"], "least"),
         (["--query", BLOCKS, "--for", "soon"], "30s, 5m or 1h"),
         (["--query", BLOCKS, "--endpoint", "http://192.0.2.1/graphql"], "https://"),
+        (["--query", BLOCKS, "--since", "yesterday"], "an age like 6h"),
         ([], "DOCUMENT"),
         (["nowhere.graphql"], "nowhere.graphql"),
     ],
 )
 def test_wrong_usage_or_a_wrong_document_ends_with_2_before_any_connection(
-    arguments: list[str], says: str
+    arguments: list[str], says: str, bqstream: Bqstream
 ) -> None:
     # Nobody listens there: an attempt to connect would end with another code, and not at once.
     env = {"BITQUERY_TOKEN": "abc", "BITQUERY_ENDPOINT": "http://127.0.0.1:1/graphql"}
-    end = CliRunner().invoke(app, ["tail", *arguments], env=env)
-    assert (end.exit_code, end.stdout) == (2, "")
-    assert says in end.stderr
-    assert "token refreshed" not in end.stderr
+    end = bqstream("tail", *arguments, env=env)
+    assert (end.code, end.out) == (2, "")
+    assert says in end.err
+    assert "token refreshed" not in end.err
 
 
-def test_missing_credentials_end_with_3_and_say_what_to_set() -> None:
-    env = {f"BITQUERY_{name}": None for name in ("TOKEN", "CLIENT_ID", "CLIENT_SECRET")}
+def test_missing_credentials_end_with_3_and_say_what_to_set(bqstream: Bqstream) -> None:
+    env: dict[str, str | None] = {
+        f"BITQUERY_{name}": None for name in ("TOKEN", "CLIENT_ID", "CLIENT_SECRET")
+    }
     env |= {f"{name}_FILE": None for name in env}
-    end = CliRunner().invoke(app, ["tail", "--query", BLOCKS], env=env)
-    assert end.exit_code == 3
-    assert "BITQUERY_CLIENT_SECRET" in end.stderr
+    end = bqstream("tail", "--query", BLOCKS, env=env)
+    assert end.code == 3
+    assert "BITQUERY_CLIENT_SECRET" in end.err
 
 
 def test_a_row_is_one_line_and_keeps_its_digits() -> None:

@@ -307,3 +307,20 @@ async def test_a_file_that_cannot_be_read_is_lasting_and_shows_nothing_of_it(tmp
         assert caught.value.lasting
         assert caught.value.__context__ is None
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "sources"),
+    [
+        ({"BITQUERY_TOKEN": SECRET, "BITQUERY_CLIENT_ID": "i"}, ("BITQUERY_TOKEN",)),
+        ({"BITQUERY_TOKEN_FILE": "/t"}, ("BITQUERY_TOKEN_FILE",)),
+        (
+            {"BITQUERY_CLIENT_ID": "i", "BITQUERY_CLIENT_SECRET_FILE": "/s"},
+            ("BITQUERY_CLIENT_ID", "BITQUERY_CLIENT_SECRET_FILE"),
+        ),
+    ],
+)
+def test_the_environments_credentials_say_which_variables_count(
+    environ: dict[str, str], sources: tuple[str, ...]
+) -> None:
+    assert from_environment(environ).sources == sources

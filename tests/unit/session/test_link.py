@@ -12,7 +12,7 @@ import pytest
 from bqstream.config import Timeouts
 from bqstream.credentials.token import HeldToken, Token
 from bqstream.protocol import LEGACY, MODERN, Action, Verdict, machine_for, request
-from bqstream.session.link import STRAY_FRAMES, Ending, Entry, Link
+from bqstream.session.link import BLOCK_STEPS, STRAY_FRAMES, Ending, Entry, Link
 from bqstream.session.operation import Operation
 from bqstream.transport.base import Target
 from tests.virtual_time import VirtualTimeLoop, virtual_clock, virtual_time
@@ -94,6 +94,13 @@ async def linked(
         assert not bench.socket.open
 
 
+def stand_still(seconds: float) -> None:
+    """The program stands still for so long: nothing runs, not even a timer."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop.now += seconds
+
+
 def acks(payload: Any) -> Script:
     """A service that acknowledges with ``payload`` and never speaks again."""
 
@@ -127,6 +134,17 @@ async def test_without_an_ack_in_time_the_link_closes_with_4504(subprotocol: str
         assert ending.verdict.action is Action.RETRY
         assert ending.verdict.code == 4504
         assert not bench.link.acked
+
+
+@EITHER
+@virtual_time
+async def test_an_ack_that_came_while_the_program_stood_still_is_in_time(subprotocol: str) -> None:
+    async with linked(subprotocol, mute) as bench:
+        bench.socket.say("connection_ack")
+        stand_still(3 * TIMEOUTS.ack)
+        await settle()
+        assert bench.link.acked
+        assert not bench.link.ended
 
 
 @virtual_time
@@ -313,6 +331,50 @@ async def test_a_buffer_that_stays_full_parks_its_operation_and_the_link_reads_o
         bench.socket.data(quick)
         await settle()
         assert recorder(quick).brought
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.85])
+@virtual_time
+async def test_a_reader_is_not_parked_for_a_time_in_which_the_program_stood_still(share: float) -> None:
+    async with linked() as bench:
+        operation = bench.start()
+        await bench.fill(operation)
+        await asyncio.sleep(share * TIMEOUTS.block)
+        stand_still(3 * TIMEOUTS.block)
+        await settle()
+        assert bench.socket.paused
+        recorder(operation).room = True
+        bench.link.has_room(operation)
+        assert not bench.socket.paused
+        await asyncio.sleep(30)
+        assert bench.parks == []
+
+
+@virtual_time
+async def test_a_reader_that_stays_slow_after_a_standstill_is_parked_in_time() -> None:
+    async with linked() as bench:
+        operation = bench.start()
+        await bench.fill(operation)
+        await asyncio.sleep(TIMEOUTS.block / 2)
+        stand_still(3 * TIMEOUTS.block)
+        await asyncio.sleep(TIMEOUTS.block / 2)
+        assert not bench.socket.paused
+        assert bench.parks == [operation.key]
+
+
+@virtual_time
+async def test_a_program_that_stands_still_again_and_again_does_not_keep_its_link_from_reading_for_ever() -> (
+    None
+):
+    async with linked() as bench:
+        operation = bench.start()
+        await bench.fill(operation)
+        for _ in range(BLOCK_STEPS):
+            assert bench.socket.paused
+            stand_still(2 * TIMEOUTS.block)
+            await settle()
+        assert not bench.socket.paused
+        assert bench.parks == [operation.key]
 
 
 @virtual_time
@@ -505,9 +567,7 @@ async def test_frames_that_were_on_their_way_when_an_operation_was_stopped_make_
 async def test_a_silence_in_which_the_program_stood_still_is_asked_into_first(subprotocol: str) -> None:
     async with linked(subprotocol) as bench:
         await asyncio.sleep(1)
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualTimeLoop)
-        loop.now += 3 * TIMEOUTS.idle  # nothing ran, not even a timer
+        stand_still(3 * TIMEOUTS.idle)
         await asyncio.sleep(TIMEOUTS.idle)
         assert not bench.link.ended
 

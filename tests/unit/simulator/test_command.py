@@ -11,8 +11,8 @@ import urllib.request
 
 import pytest
 
-pytest.importorskip("click")
-_RUN = [sys.executable, "-c", "from bqstream.cli.simulator import simulator; simulator()"]
+pytest.importorskip("cyclopts")
+_RUN = [sys.executable, "-m", "bqstream.cli", "simulator"]
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": ":".join(filter(None, sys.path))}
 
 
@@ -52,3 +52,64 @@ def test_it_serves_this_machine_alone(host: str) -> None:
     )
     assert result.returncode == 2
     assert "loopback" in result.stderr
+
+
+def test_a_program_is_run_beside_it_and_knows_where_it_is_and_nothing_of_other_accounts() -> None:
+    script = """
+import json, os, sys, urllib.request
+form = f"grant_type=client_credentials&client_id=me&client_secret={os.environ['BITQUERY_CLIENT_SECRET']}"
+answer = json.load(urllib.request.urlopen(os.environ["BITQUERY_TOKEN_URL"], form.encode()))
+counters = urllib.request.urlopen(os.environ["BQSTREAM_SIMULATOR_CONTROL_URL"]).status
+print(answer["expires_in"], counters, os.environ["BITQUERY_ENDPOINT"], os.environ.get("BITQUERY_TOKEN"), sys.argv[1:])
+sys.exit(7)
+"""
+    result = subprocess.run(
+        [*_RUN, "--client-id", "me", "--token-ttl", "9", "--", sys.executable, "-c", script, "--port", "-h"],
+        env={
+            **_ENVIRONMENT,
+            "BITQUERY_TOKEN": "of-another-account",
+            "BITQUERY_CLIENT_SECRET_FILE": "/nowhere",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (7, "")
+    ttl, counters, endpoint, token, arguments = result.stdout.strip().split(" ", 4)
+    assert (ttl, counters, token, arguments) == ("9", "200", "None", "['--port', '-h']")
+    assert endpoint.startswith("http://127.0.0.1:")
+    assert ":8787/" not in endpoint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_signals_are_passed_on_to_the_program_which_ends_in_its_own_way(number: int) -> None:
+    script = """
+import signal, sys
+signal.signal(int(sys.argv[1]), lambda number, frame: sys.exit(40 + number))
+print("ready", flush=True)
+while True:
+    signal.pause()
+"""
+    with subprocess.Popen(
+        [*_RUN, "--", sys.executable, "-c", script, str(number)],
+        env=_ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(number)
+            assert process.wait(20) == 40 + number
+        finally:
+            process.kill()
+
+
+def test_a_program_that_a_signal_ended_ends_it_as_shells_tell_it() -> None:
+    ends = [[sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"], ["no-such-program"], ["/"]]
+    codes = [
+        subprocess.run([*_RUN, "--", *end], env=_ENVIRONMENT, capture_output=True, check=False).returncode
+        for end in ends
+    ]
+    assert codes == [128 + signal.SIGTERM, 127, 126]

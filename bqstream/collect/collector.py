@@ -1,0 +1,397 @@
+"""From a subscription to a sink: one task reads, one writes, and a commit holds rows, gaps and checkpoint together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import filelock
+import tenacity
+
+from ..checkpoint import Checkpoint
+from ..client import Client
+from ..config import Backoff
+from ..delivery.document import Document
+from ..errors import SinkLocked, SinkUnavailable, UsageError
+from ..message import Gap
+from ..subscription import Subscription
+from .columns import drafts
+from .deadletters import DeadLetters
+from .failpoints import failpoint
+from .reading import Batch, Batching, End, Reading
+from .sink import Sink, open_sink
+from .state import State
+from .status import CollectorStatus
+from .status import State as Doing
+from .table import Commit, Stored
+from .writing import Prepared, Writing
+
+T = TypeVar("T")
+
+_log = logging.getLogger("bqstream.collect")
+
+LAST_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """What a collector did in this process: rows and commits, rows that went to the dead letters, gaps that were named,
+    and those of them that are holes."""
+
+    rows: int
+    commits: int
+    misfits: int
+    gaps: int
+    holes: int
+
+
+class Collector:
+    """Puts the rows of one subscription into one sink, each exactly once, however often its process dies.
+
+        async with Client() as client:
+            await Collector(client, Path("trades.graphql"), "sqlite:trades.db").run()
+
+    It goes on from what the sink holds, else from ``since``, else from now. Rows are committed in batches, with the
+    checkpoint and the gaps, while the next batch is read. A sink that does not answer is tried again, for as long as
+    ``backoff`` says; meanwhile the subscription is held within its buffer, and what the buffer lets go of is asked for
+    again.
+
+    Args:
+        client: an open client.
+        document, variables, operation_name: as ``Client.subscribe`` takes them.
+        sink: a `Sink`, or the address of one as text, such as ``"sqlite:rows.db"``.
+        name: the subscription's, under which the sink keeps its state; by default the names of its tables.
+        table: the table's name, in place of the cube's response key; for a document of one cube.
+        columns, schema, decimals: what columns hold; see `bqstream.collect.columns.drafts`.
+        since: where to begin when the sink holds nothing; as ``Client.subscribe`` takes it.
+        on_gap: "stop" ends with GapFound at a hole, when all before it is committed.
+        undo: take back the rows of a block that a fork has replaced; each row is decoded once more for it.
+        evolve: take a document that has changed: columns are added to its tables.
+        dead_letters: the file for rows that do not fit their table; by default beside the sink's own file, else in the
+            working folder.
+        batching: when a batch is committed.
+        backoff: how the sink is tried again.
+        limit: stop when so many rows, or a few more to the end of a message, are committed.
+        overdue: after so many seconds in which something waited to be committed, ``status().overdue`` says so.
+
+    Raises UsageError, DocumentRefused: what was given cannot mean anything.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        document: str | Path | Any,
+        sink: Sink | str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        operation_name: str | None = None,
+        name: str | None = None,
+        table: str | None = None,
+        columns: Mapping[str, str] | None = None,
+        schema: str | None = None,
+        decimals: bool = False,
+        since: datetime | timedelta | int | None = None,
+        on_gap: Literal["continue", "stop"] = "continue",
+        undo: bool = False,
+        evolve: bool = False,
+        dead_letters: Path | None = None,
+        batching: Batching | None = None,
+        backoff: Backoff | None = None,
+        limit: int | None = None,
+        overdue: float = 60.0,
+    ) -> None:
+        if on_gap not in ("continue", "stop"):
+            raise UsageError(f'on_gap={on_gap!r}: give "continue" or "stop"')
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit={limit!r}: give a number of rows from 1")
+        self._client = client
+        self._document = Document.parse(document, operation_name)
+        self._document.require("subscription")
+        self._variables = variables
+        self._sink = open_sink(sink) if isinstance(sink, str) else sink
+        self._drafts = drafts(
+            self._document, variables, table=table, columns=columns, schema=schema, decimals=decimals
+        )
+        self.name = name or "+".join(draft.table.name for draft in self._drafts)
+        self._since = since
+        self._on_gap: Literal["continue", "raise"] = "raise" if on_gap == "stop" else "continue"
+        self._undo = undo
+        self._evolve = evolve
+        beside = self._sink.lock.parent if self._sink.lock is not None else Path()
+        self._dead_letters = DeadLetters(dead_letters or beside / f"{self.name}.dead.jsonl")
+        self._batching = batching or Batching(seconds=getattr(self._sink, "patience", Batching().seconds))
+        self._backoff = backoff or Backoff(initial=0.2, maximum=30.0)
+        self._limit = limit
+        self._overdue = overdue
+        self._stopped = False
+        self._stream: Subscription[Any] | None = None
+        self._reading: Reading | None = None
+        self._gaps: tuple[Gap, ...] | None = None
+        self._doing: Doing = "starting"
+        self._trouble = ""
+        self._rows = self._taken_back = self._misfits = self._commits = self._backfilled = 0
+        self._committed_at: datetime | None = None
+        self._commit_seconds = self._committing_seconds = 0.0
+        self._pending: tuple[float, int] | None = (
+            None  # since when a batch is written, and how many rows it has
+        )
+        self._newest: datetime | None = None
+        self.last_rows: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=LAST_ROWS)
+
+    def __repr__(self) -> str:
+        return f"<Collector {self.name} to {self._sink.name}, {self._doing}, {self._rows} rows>"
+
+    # ------------------------------------------------------------------ running
+
+    async def run(self) -> Collected:
+        """Collect until ``stop`` is called, ``limit`` rows are committed, or the service completes the subscription.
+
+        Raises:
+            SinkLocked: another collector writes the same there.
+            SinkFailed: the sink will not take it. SinkUnavailable: the attempts that ``backoff`` allows are used up.
+            GapFound: with ``on_gap="stop"``, at a hole.
+            UsageError: the sink holds the rows of another document, or columns that do not fit.
+            BqstreamError: what ended the subscription, when all that came before is committed.
+
+        Cancelling it ends it without another commit: what was not committed comes again in the next process.
+        """
+        try:
+            with _locked(self._sink, self.name):
+                await self._collect()
+        except BaseException:
+            self._doing = "failed"
+            raise
+        finally:
+            await self._sink.aclose()
+        self._doing = "done"
+        return Collected(self._rows, self._commits, self._misfits, len(self._named), self._holes)
+
+    def stop(self) -> None:
+        """Commit what has been read, and end ``run``. Idempotent; waits for nothing."""
+        self._stopped = True
+        if self._reading is not None:
+            self._doing = "stopping"
+            self._reading.stop()
+
+    async def _collect(self) -> None:
+        stored = await self._trying(lambda: self._sink.open(self.name))
+        state = State.loads(stored.state) if stored else None
+        checkpoint = self._resumed(state) if state else None
+        await asyncio.to_thread(self._dead_letters.cut, state.dead_letters if state else 0)
+        async with self._client.subscribe(
+            self._document.text,
+            self._variables,
+            operation_name=self._document.operation_name,
+            resume=checkpoint,
+            since=self._since if checkpoint is None else None,
+            on_gap=self._on_gap,
+            undo=self._undo,
+        ) as stream:
+            self._stream = stream
+            self._doing = "collecting"
+            writing = Writing(
+                self.name,
+                self._drafts,
+                self._dead_letters,
+                run=secrets.token_hex(4),
+                state=state,
+                number=stored.number if stored else 0,
+                checkpoint=(checkpoint or stream.checkpoint).dumps(),
+                flat=self._sink.flat,
+                evolve=self._evolve,
+                shown=LAST_ROWS,
+            )
+            self._reading = reading = Reading(stream, self._batching, self._limit)
+            reader = asyncio.create_task(reading.run(), name=f"bqstream collector reads {self.name}")
+            try:
+                if self._stopped:
+                    self.stop()
+                if (
+                    stored is None
+                ):  # so that a process that dies before the first rows come loses none of them
+                    await self._write(writing, Batch((), None, {}))
+                await self._write_all(writing, reading, reader)
+            finally:
+                reader.cancel()
+                await asyncio.wait({reader})
+
+    async def _write_all(self, writing: Writing, reading: Reading, reader: asyncio.Task[None]) -> None:
+        while True:
+            getting = asyncio.ensure_future(reading.batches.get())
+            await asyncio.wait({getting, reader}, return_when=asyncio.FIRST_COMPLETED)
+            if not getting.done() and reading.batches.empty():
+                getting.cancel()
+                reader.result()  # it failed by a bug, or was cancelled
+            batch = await getting
+            if isinstance(batch, End):
+                self._gaps = self._named  # before those that are open are given up
+                if batch.error is not None:
+                    raise batch.error
+                return
+            await self._write(writing, batch)
+
+    async def _write(self, writing: Writing, batch: Batch) -> None:
+        """Commit one batch, however often that takes."""
+        started = time.monotonic()
+        self._pending = started, 0
+        try:
+            prepared = await self._trying(lambda: asyncio.to_thread(writing.prepare, batch))
+            self._pending = started, prepared.commit.count
+            await self._commit(prepared.commit)
+        finally:
+            self._pending = None
+        failpoint("unacknowledged")
+        writing.done(batch, prepared)
+        self._note(prepared, time.monotonic() - started)
+
+    async def _commit(self, commit: Commit) -> None:
+        tried = False
+
+        async def once() -> None:
+            nonlocal tried
+            if tried and await self._is_there(commit):
+                return
+            tried = True
+            await self._sink.commit(commit)
+
+        await self._trying(once)
+
+    async def _is_there(self, commit: Commit) -> bool:
+        """Whether a commit that failed went through all the same, as when an answer was lost."""
+        stored = await self._sink.open(self.name)
+        if stored is not None and stored == Stored(commit.number, commit.state):
+            return True
+        if (stored.number if stored else 0) != commit.number - 1:
+            raise SinkLocked(f"{self._sink.name}: another collector writes {self.name!r} there")
+        return False
+
+    async def _trying(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do ``work``, and try again for as long as ``backoff`` says where the sink is not to be had."""
+        attempts = self._backoff.attempts
+        before = self._doing
+        try:
+            async for attempt in tenacity.AsyncRetrying(
+                retry=tenacity.retry_if_exception_type(SinkUnavailable),
+                wait=tenacity.wait_random_exponential(self._backoff.initial, self._backoff.maximum),
+                stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
+                before_sleep=self._sink_is_down,
+                reraise=True,
+            ):
+                with attempt:
+                    return await work()
+            raise AssertionError("tenacity tries at least once")
+        finally:
+            if self._doing == "retrying":
+                self._doing, self._trouble = before, ""
+
+    def _sink_is_down(self, retry: tenacity.RetryCallState) -> None:
+        error = retry.outcome.exception() if retry.outcome else None
+        wait = retry.next_action.sleep if retry.next_action else 0.0
+        self._doing, self._trouble = "retrying", str(error)
+        _log.warning("%s: %s; tried again in %.1f s", self.name, error, wait)
+
+    # ------------------------------------------------------------------ what was stored
+
+    def _resumed(self, state: State) -> Checkpoint:
+        """The checkpoint to go on from. Raises UsageError where it is another document's, and that is not allowed."""
+        checkpoint = Checkpoint.loads(state.checkpoint)
+        asked = self._client.fingerprint(
+            self._document.text, self._variables, operation_name=self._document.operation_name
+        )
+        if checkpoint.fingerprint == asked:
+            return checkpoint
+        if not self._evolve:
+            raise UsageError(
+                f"{self._sink.name} holds the rows of another document, other variables or another endpoint under "
+                f"{self.name!r}: --evolve goes on with this one, --name begins anew beside it"
+            )
+        return replace(checkpoint, fingerprint=asked)
+
+    # ------------------------------------------------------------------ what is seen
+
+    def _note(self, prepared: Prepared, seconds: float) -> None:
+        commit = prepared.commit
+        self._rows += commit.count
+        self._taken_back += sum(rows.count for rows in commit.steps if rows.undo)
+        self._misfits += prepared.misfits
+        self._backfilled += prepared.backfilled
+        self._commits += 1
+        self._committed_at = datetime.now(UTC)
+        self._commit_seconds = seconds
+        self._committing_seconds += seconds
+        self._newest = prepared.newest or self._newest
+        self.last_rows.extend(prepared.last)
+        if prepared.misfits:
+            path = self._dead_letters.path
+            _log.warning(
+                "%s: %d rows do not fit their table; they are in %s", self.name, prepared.misfits, path
+            )
+
+    @property
+    def _named(self) -> tuple[Gap, ...]:
+        """The gaps, as they were when reading ended where it has: what was still being closed then is no hole."""
+        return self._gaps if self._gaps is not None else self._stream.gaps if self._stream else ()
+
+    @property
+    def _holes(self) -> int:
+        return sum(gap.is_hole for gap in self._named)
+
+    def status(self) -> CollectorStatus:
+        """A picture of this moment."""
+        now = time.monotonic()
+        since, rows = self._pending or (None, 0)
+        return CollectorStatus(
+            name=self.name,
+            operation=self._stream.operation if self._stream else None,
+            sink=self._sink.name,
+            state=self._doing,
+            trouble=self._trouble,
+            tables=tuple(draft.table.name for draft in self._drafts),
+            rows=self._rows,
+            taken_back=self._taken_back,
+            misfits=self._misfits,
+            commits=self._commits,
+            committed_at=self._committed_at,
+            commit_seconds=self._commit_seconds,
+            committing_seconds=self._committing_seconds,
+            pending_rows=rows,
+            pending_since=datetime.now(UTC) - timedelta(seconds=now - since) if since is not None else None,
+            overdue=since is not None and now - since > self._overdue,
+            gaps=len(self._named),
+            holes=self._holes,
+            newest=self._newest,
+            backfilled=self._backfilled,
+        )
+
+
+@contextlib.contextmanager
+def _locked(sink: Sink, name: str) -> Iterator[None]:
+    """Keep another collector on this machine away. Raises SinkLocked where there is one."""
+    path = sink.lock
+    if path is None:
+        digest = hashlib.blake2b(f"{sink.name} {name}".encode(), digest_size=12).hexdigest()
+        path = (
+            Path(tempfile.gettempdir()) / f"bqstream-{os.getuid() if hasattr(os, 'getuid') else ''}" / digest
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path, timeout=0)
+        lock.acquire()
+    except filelock.Timeout:
+        raise SinkLocked(f"{sink.name}: another collector on this machine writes there ({path})") from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,266 @@
+"""What a batch means for the sink: rows by table, rows taken back, rows that do not fit, records of gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ..errors import OperationFailed, UsageError
+from ..message import Gap, Message
+from .columns import Draft
+from .deadletters import DeadLetters
+from .flatten import Misfit, flatten
+from .reading import Batch
+from .state import State
+from .table import Commit, GapRecord, Rows, Table
+
+# Rows of a column that tells a block's time, the first that a table has: how far behind the chain a commit is.
+_TIMES = ("Block_Time", "Block_Timestamp", "Time")
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A commit that is ready, and what to tell of it.
+
+    ``newest``  the newest block's time among its rows, else when its last message came in; None without rows.
+    ``last``    its last rows, for people.
+    """
+
+    commit: Commit
+    misfits: int
+    newest: datetime | None
+    last: Sequence[tuple[str, Mapping[str, Any]]]
+    backfilled: int
+
+
+class Writing:
+    """Makes commits of batches, one after the other. All of it blocks, and may run in any thread, one call at a time.
+
+    Args:
+        subscription: its name. ``run``: this process, by a random name.
+        state: of the last commit, with its number; None where there is none yet.
+        checkpoint: where the first commit stands.
+        flat: whether the sink takes columns.
+        shown: how many rows of a commit are kept for people.
+    """
+
+    def __init__(
+        self,
+        subscription: str,
+        drafts: Sequence[Draft],
+        dead_letters: DeadLetters,
+        *,
+        run: str,
+        state: State | None,
+        number: int,
+        checkpoint: str,
+        flat: bool,
+        evolve: bool,
+        shown: int,
+    ) -> None:
+        self._subscription = subscription
+        self._drafts = drafts
+        self._dead_letters = dead_letters
+        self._run = run
+        self._number = number
+        self._checkpoint = checkpoint
+        self._flat = flat
+        self._evolve = evolve
+        self._shown = shown
+        self._dead = state.dead_letters if state else 0
+        self._tables = settled(drafts, state.tables, evolve=evolve) if state else {}
+        self._gaps: dict[int, Gap] = {}  # as the last commit has them
+        self._open = {gap.id: gap for gap in state.open_gaps} if state else {}
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """The commit of ``batch``. Rows that do not fit are in the dead letters when it returns.
+
+        Raises SinkFailed, SinkUnavailable: these cannot be written; it may be called again.
+        """
+        read = _Read(self._drafts)
+        for message in batch.messages:
+            read.add(message)
+        tables = dict(self._tables)
+        for draft in self._drafts:
+            cube = draft.table.cube
+            if cube not in tables and (rows := read.of(cube)):
+                tables[cube] = draft.settle(rows) if self._flat else draft.table
+        steps: list[Rows] = []
+        misfits = list(read.unreadable)
+        for cube, rows, undo in read.steps:
+            if not rows or cube not in tables:
+                continue
+            if not self._flat:
+                steps.append(Rows(tables[cube], len(rows), nested=rows, undo=undo))
+            else:
+                made, wrong = flatten(tables[cube], rows, undo=undo)
+                steps.append(made)
+                misfits += [] if undo else wrong
+        self._dead_letters.cut(self._dead)  # a commit that was tried before may have left some
+        dead = self._dead_letters.add(misfits) if misfits else self._dead
+        gaps, still_open = self._records(batch.gaps)
+        checkpoint = batch.checkpoint or self._checkpoint
+        state = State(
+            run=self._run,
+            checkpoint=checkpoint,
+            tables=tuple(tables.values()),
+            dead_letters=dead,
+            open_gaps=tuple(still_open.values()),
+        )
+        commit = Commit(
+            subscription=self._subscription,
+            number=self._number + 1,
+            state=state.dumps(),
+            tables=tuple(tables.values()),
+            evolve=self._evolve,
+            steps=tuple(rows for rows in steps if rows.count),
+            gaps=tuple(gaps),
+        )
+        last = batch.messages[-1] if batch.messages else None
+        return Prepared(
+            commit=commit,
+            misfits=len(misfits),
+            newest=_newest(steps) or (last.received_at if last else None),
+            last=_last(steps, self._shown),
+            backfilled=read.backfilled,
+        )
+
+    def done(self, batch: Batch, prepared: Prepared) -> None:
+        """The commit is in the sink: the next one follows it."""
+        state = State.loads(prepared.commit.state)
+        self._number = prepared.commit.number
+        self._checkpoint = state.checkpoint
+        self._dead = state.dead_letters
+        self._open = {gap.id: gap for gap in state.open_gaps}
+        self._gaps = dict(batch.gaps)
+        self._tables = {table.cube: table for table in state.tables}
+
+    def _records(self, gaps: Mapping[int, Gap]) -> tuple[list[GapRecord], dict[str, GapRecord]]:
+        """What is new of the gaps, and all that are open then."""
+        changed = []
+        still_open = dict(self._open)
+        for number, gap in gaps.items():
+            if gap != self._gaps.get(number):
+                changed.append(record := GapRecord.of(f"{self._run}-{number}", gap))
+                still_open.pop(record.id, None)
+                if not gap.closed and gap.reason is None:
+                    still_open[record.id] = record
+        # What a former process was closing when it ended is a part of what this one began with.
+        resumed = next((gap for gap in gaps.values() if gap.cause == "resumed"), None)
+        for record in list(still_open.values()):
+            if not record.id.startswith(self._run) and resumed and (resumed.closed or resumed.is_hole):
+                how = "closed by the process that came after" if resumed.closed else ""
+                changed.append(replace(record, closed=resumed.closed, how=how, reason=resumed.reason))
+                del still_open[record.id]
+        return changed, still_open
+
+
+def settled(drafts: Sequence[Draft], stored: Sequence[Table], *, evolve: bool) -> dict[str, Table]:
+    """The tables of the sink by cube, which stay as they are, with what a document that has changed asks for beside.
+
+    Raises UsageError where they differ and that was not allowed.
+    """
+    tables = {}
+    known = {table.cube: table for table in stored}
+    for draft in drafts:
+        table = known.get(draft.table.cube)
+        if table is None:  # it has had no rows
+            continue
+        if table.name != draft.table.name:
+            raise UsageError(
+                f"the rows of {table.cube or 'the document'} are in the table {table.name} so far: keep that name, or "
+                "collect under another --name"
+            )
+        there = {column.name: column for column in table.columns}
+        lists = {column.path for column in table.columns if column.kind == "json"}
+        asked = [
+            column
+            for column in draft.table.columns
+            if not any(column.path[:length] in lists for length in range(1, len(column.path)))
+        ]
+        new = [column for column in asked if column.name not in there]
+        if new and not evolve:
+            names = ", ".join(column.name for column in new)
+            raise UsageError(
+                f"the table {table.name} has no column {names} yet: --evolve adds what is missing"
+            )
+        gone = there.keys() - {column.name for column in asked} - {"_".join(path) for path in lists}
+        for column in asked:
+            before = there.get(column.name)
+            if before and column.name in draft.given and before.kind != column.kind:
+                raise UsageError(
+                    f"the column {column.name} of {table.name} is {before.kind} since its first commit, and cannot "
+                    f"become {column.kind}: give another --table"
+                )
+        kept = tuple(column for column in table.columns if column.name not in gone)
+        tables[table.cube] = replace(table, columns=(*kept, *new))
+    return tables
+
+
+class _Read:
+    """Rows out of messages, in their order, table by table."""
+
+    def __init__(self, drafts: Sequence[Draft]) -> None:
+        self._cubes = {draft.table.cube for draft in drafts}
+        self.steps: list[tuple[str, list[Any], bool]] = []
+        self.unreadable: list[Misfit] = []
+        self.backfilled = 0
+        self._into: dict[str, list[Any]] = {}
+
+    def add(self, message: Message[Any]) -> None:
+        if message.undo is not None:
+            for cube, taken in message.undo.rows.items():
+                self.steps.append((cube, list(taken), True))
+            self._into = {}  # what comes now comes after that
+        try:
+            found = list(message.by_cube())
+        except OperationFailed as error:
+            self.unreadable.append(Misfit("", message.raw.decode("utf-8", "backslashreplace"), str(error)))
+            return
+        for cube, rows in found:
+            if cube not in self._cubes:
+                self.unreadable.append(Misfit(cube, list(rows), "the document has no such cube"))
+                continue
+            into = self._into.get(cube)
+            if into is None:
+                into = self._into[cube] = []
+                self.steps.append((cube, into, False))
+            into += rows
+            if message.replayed:
+                self.backfilled += len(rows)
+
+    def of(self, cube: str) -> list[Any]:
+        return [row for key, rows, undo in self.steps if key == cube and not undo for row in rows]
+
+
+def _newest(steps: Sequence[Rows]) -> datetime | None:
+    times = [
+        value
+        for rows in steps
+        for column, values in zip(rows.table.columns, rows.columns, strict=False)
+        if column.name in _TIMES and column.kind == "timestamp"
+        for value in values[-1000:]
+        if value is not None
+    ]
+    return max(times).astimezone(UTC) if times else None
+
+
+def _last(steps: Sequence[Rows], count: int) -> list[tuple[str, Mapping[str, Any]]]:
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for rows in steps:
+        if rows.undo:
+            continue
+        if rows.columns:
+            ends = [values[-count:] for values in rows.columns]
+            found += [
+                (rows.table.name, dict(zip(rows.table.names, values, strict=True)))
+                for values in zip(*ends, strict=True)
+            ]
+        else:
+            found += [
+                (rows.table.name, row if isinstance(row, dict) else {"data": row})
+                for row in rows.nested[-count:]
+            ]
+    return found[-count:]
