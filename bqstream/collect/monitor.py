@@ -123,8 +123,9 @@ class Watched:
 class Picture:
     """A process at one moment; everything in it is oldest first.
 
-    ``samples``  by the collector's name.
-    ``shed``     links that the service closed with 1013.
+    ``samples``   by the collector's name.
+    ``happened``  how many events there were, of which ``events`` has the newest.
+    ``shed``      links that the service closed with 1013.
     """
 
     at: datetime
@@ -137,6 +138,7 @@ class Picture:
     gaps: tuple[Named, ...] = ()
     events: tuple[Happened, ...] = ()
     rows: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    happened: int = 0
     shed: int = 0
 
 
@@ -160,7 +162,7 @@ class Monitor:
         self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
         self._gaps: dict[tuple[int, int], tuple[int, Gap]] = {}
         self._events: deque[events.Event] = deque(maxlen=EVENTS)
-        self._shed = 0
+        self._happened = self._shed = 0
 
     def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
         """Look at these from now on, in the place of those before; names tell collectors apart."""
@@ -171,6 +173,7 @@ class Monitor:
     def event(self, event: events.Event) -> None:
         """Take note of what happened: ``Client(on_event=monitor.event)``."""
         self._events.append(event)
+        self._happened += 1
         match event:
             case events.Connected():
                 self._links[event.link] = LinkSpan(link=event.link, start=event.at)
@@ -244,8 +247,9 @@ class Monitor:
                 Named(subscription=names.get(operation, f"operation {operation}"), gap=gap)
                 for operation, gap in self._gaps.values()
             ),
-            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one)) for one in self._events),
+            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one, names)) for one in self._events),
             rows=tuple(rows[-ROWS * max(1, len(self._meters)) :]),
+            happened=self._happened,
             shed=self._shed,
         )
 

@@ -165,6 +165,8 @@
   // ---------------------------------------------------------------- charts
 
   const chosen = (name) => Number(document.querySelector(`input[name=${name}]:checked`).value);
+  // A process that is young does not fill what was chosen: what there is of it is shown.
+  const shownSpan = (name) => Math.min(chosen(name), Math.max(60, Math.ceil((picture.at - seconds(picture.started)) / 60) * 60));
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // Samples of a second are joined to what a chart of this width can show: rates by their mean, lags by their greatest.
@@ -206,28 +208,29 @@
     }
   }
 
-  function makeChart(element, height, label) {
+  function makeChart(element, height, label, now) {
     const font = "12px system-ui, sans-serif";
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font };
     const day = "{HH}:{mm}:{ss}";
+    const said = (value) => (value === null || value === undefined ? "–" : label(value));
     return new uPlot({
       width: element.clientWidth, height, padding: [8, 4, 0, 0], ms: 1e-3,
       cursor: { sync: { key: "bqstream" }, drag: { x: false, y: false }, points: { size: 6 } },
-      legend: { live: true },
+      legend: { live: true, markers: { width: 0, fill: (chart, index) => colour(`--s${(index - 1) % COLOURS}`) } },
       scales: {
-        x: { time: true, range: () => [picture.at - chosen("window"), picture.at] },
+        x: { time: true, range: () => [picture.at - shownSpan("window"), picture.at] },
         y: { range: (chart, low, high) => [0, high > 0 ? high * 1.12 : 1] },
       },
       axes: [
-        { ...axis, space: 90, values: (chart, splits) => splits.map((at) => uPlot.fmtDate("{HH}:{mm}" + (chosen("window") <= 300 ? ":{ss}" : ""))(new Date(at * 1000))) },
+        { ...axis, size: 26, space: 90, values: (chart, splits) => splits.map((at) => uPlot.fmtDate("{HH}:{mm}" + (shownSpan("window") <= 300 ? ":{ss}" : ""))(new Date(at * 1000))) },
         { ...axis, size: 52, space: 34, values: (chart, splits) => splits.map(number) },
       ],
       series: [
-        { value: (chart, at) => (at === null ? "–" : uPlot.fmtDate(day)(new Date(at * 1000))), label: "Time" },
+        { value: (chart, at) => (at === null ? "now" : uPlot.fmtDate(day)(new Date(at * 1000))), label: "Time" },
         ...picture.collectors.map(({ status }, index) => ({
           label: status.name, stroke: colour(`--s${index % COLOURS}`), width: 1.75, points: { show: false }, spanGaps: false,
           fill: picture.collectors.length === 1 ? colour(`--s${index}`) + "1c" : undefined,
-          value: (chart, value) => (value === null ? "–" : label(value)),
+          value: (chart, value, series, at) => said(at === null ? now(picture.collectors[index]) : value),
         })),
       ],
       hooks: { drawClear: [gapBands] },
@@ -240,11 +243,11 @@
       if (charts) for (const chart of charts.all) chart.destroy();
       charts = null;
       if (!names) return;
-      const rates = makeChart($("rates"), 230, (value) => `${rate(value)}/s`);
-      const lags = makeChart($("lags"), 130, span);
+      const rates = makeChart($("rates"), 230, (value) => `${rate(value)}/s`, (item) => item.rate);
+      const lags = makeChart($("lags"), 120, span, (item) => item.lag);
       charts = { names, rates, lags, all: [rates, lags] };
     }
-    const data = binned(chosen("window"));
+    const data = binned(shownSpan("window"));
     charts.rates.setData(data.rates);
     charts.lags.setData(data.lags);
   }
@@ -274,7 +277,7 @@
 
   function showTimeline() {
     const box = $("timeline");
-    const width = box.clientWidth, left = 52, length = chosen("span");
+    const width = box.clientWidth, left = 52, length = shownSpan("span");
     const to = picture.at, from = to - length;
     const x = (at) => left + ((Math.min(Math.max(at, from), to) - from) / length) * (width - left - 2);
     const seen = (start, end) => (end ?? to) >= from && start <= to;
