@@ -161,16 +161,20 @@ def _sinks(picture: Picture) -> Table:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True, overflow="ellipsis", max_width=18)
     grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    grid.add_column()
     for one in picture.collectors:
         status = one.status
         good = one.subscribed and not status.trouble and not status.overdue
         said = [status.sink]
-        if status.committed_at is not None:
-            said.append(f"committed {span((picture.at - status.committed_at).total_seconds())} ago")
         if status.misfits:
-            said.append(counted(status.misfits, "misfit"))
-        grid.add_row(status.name, Text(_state(one), style="green" if good else "yellow"), ", ".join(said))
+            said.insert(0, counted(status.misfits, "misfit"))
+        if status.committed_at is not None:
+            said.insert(0, f"committed {span((picture.at - status.committed_at).total_seconds())} ago")
+        grid.add_row(
+            status.name,
+            Text(_state(one), style="green" if good else "yellow"),
+            Text(", ".join(said), no_wrap=True, overflow="ellipsis"),
+        )
         if status.trouble:
             grid.add_row("", "", Text(status.trouble, style="red"))
     return grid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -117,5 +118,5 @@ def _text(value: Any) -> str | None:
     """A value as people read it. JavaScript would take the last digits off a long integer, so that all are text."""
     if value is None:
         return None
-    text = value if isinstance(value, str) else str(value)
+    text = value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

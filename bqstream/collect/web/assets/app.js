@@ -166,7 +166,7 @@
 
   const chosen = (name) => Number(document.querySelector(`input[name=${name}]:checked`).value);
   // A process that is young does not fill what was chosen: what there is of it is shown.
-  const shownSpan = (name) => Math.min(chosen(name), Math.max(60, Math.ceil((picture.at - seconds(picture.started)) / 60) * 60));
+  const shownSpan = (name) => Math.min(chosen(name), Math.max(60, picture.at - seconds(picture.started)));
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // Samples of a second are joined to what a chart of this width can show: rates by their mean, lags by their greatest.
@@ -214,7 +214,7 @@
     const day = "{HH}:{mm}:{ss}";
     const said = (value) => (value === null || value === undefined ? "–" : label(value));
     return new uPlot({
-      width: element.clientWidth, height, padding: [8, 4, 0, 0], ms: 1e-3,
+      width: element.clientWidth, height, padding: [8, 24, 0, 0], ms: 1e-3,
       cursor: { sync: { key: "bqstream" }, drag: { x: false, y: false }, points: { size: 6 } },
       legend: { live: true, markers: { width: 0, fill: (chart, index) => colour(`--s${(index - 1) % COLOURS}`) } },
       scales: {
@@ -279,7 +279,7 @@
     const box = $("timeline");
     const width = box.clientWidth, left = 52, length = shownSpan("span");
     const to = picture.at, from = to - length;
-    const x = (at) => left + ((Math.min(Math.max(at, from), to) - from) / length) * (width - left - 2);
+    const x = (at) => left + ((Math.min(Math.max(at, from), to) - from) / length) * (width - left - 24);
     const seen = (start, end) => (end ?? to) >= from && start <= to;
     const placed = lanes(picture.links.filter((link) => seen(seconds(link.start), seconds(link.end))));
     const rows = Math.max(1, ...placed.map(({ lane }) => lane + 1));
@@ -292,14 +292,14 @@
     for (const at of ticks(from, to, width - left)) {
       svg.append(draw("line", { class: "tick", x1: x(at), x2: x(at), y1: 0, y2: bottom }));
       const text = length > 86400 ? new Date(at * 1000).toLocaleString("en-GB", { day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" }) : new Date(at * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
-      if (x(at) < width - 24) svg.append(draw("text", { x: x(at), y: height - 3, "text-anchor": "middle" }, text));
+      svg.append(draw("text", { x: x(at), y: height - 3, "text-anchor": "middle" }, text));
     }
     for (const [text, top] of [["token", tokenTop], ["links", linkTop], ["gaps", gapTop]]) svg.append(draw("text", { class: "lane", x: 0, y: top + 12 }, text));
 
-    const bar = (start, end, top, name, title, text) => {
+    const bar = (start, end, top, name, title, text, shift = 0) => {
       const across = Math.max(3, x(end) - x(start) - 1);
       svg.append(titled(draw("rect", { class: name, x: x(start), y: top, width: across, height: high, rx: 3 }), title));
-      if (text && across > text.length * 6.5 + 8) svg.append(draw("text", { class: "on", x: x(start) + 6, y: top + 12, "pointer-events": "none" }, text));
+      if (text && across > text.length * 6.5 + 8 + shift) svg.append(draw("text", { class: "on", x: x(start) + 6 + shift, y: top + 12, "pointer-events": "none" }, text));
     };
     picture.tokens.forEach((token, index) => {
       const next = picture.tokens[index + 1];
@@ -309,10 +309,11 @@
       bar(start, end, tokenTop, `token-bar${next ? "" : " live"}`, `token from ${clock(token.start)}, ${life}`, life);
     });
     const tops = new Map(placed.map(({ link, lane }) => [link.link, linkTop + lane * (high + gap)]));
+    const taken = new Map(picture.links.filter((link) => link.to).map((link) => [link.to, x(seconds(link.end))]));
     for (const { link } of placed) {
       const top = tops.get(link.link), end = seconds(link.end) ?? to;
       const ended = link.end ? `${link.how}${link.to ? ` to link ${link.to}` : ""} ${clock(link.end)}` : "live";
-      bar(seconds(link.start), end, top, `link-bar${link.end ? "" : " live"}`, `link ${link.link} from ${clock(link.start)}, ${ended}`, `link ${link.link}`);
+      bar(seconds(link.start), end, top, `link-bar${link.end ? "" : " live"}`, `link ${link.link} from ${clock(link.start)}, ${ended}`, `link ${link.link}`, Math.max(0, (taken.get(link.link) ?? 0) - x(seconds(link.start))));
       if (link.end && ["lost", "stalled", "shed"].includes(link.how)) {
         svg.append(titled(draw("line", { class: "lost-mark", x1: x(end), x2: x(end), y1: top - 2, y2: top + high + 2 }), `link ${link.link} ${ended}`));
       }
