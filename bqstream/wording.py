@@ -35,12 +35,16 @@ def _gap(event: events.GapNamed, who: str) -> str:
     gap, today = event.gap, event.at.astimezone().date()
     times = [time.astimezone() for time in (gap.start, gap.end) if time is not None]
     said = [f"{time:%H:%M:%S}" if time.date() == today else f"{time:%d %b %H:%M:%S}" for time in times]
-    of = f" of {', '.join(gap.cubes)}" if gap.cubes else ""
-    state = f"closed: {gap.how}" if gap.closed else gap.reason or "being closed"
-    why = f"{gap.detail}; " if gap.detail and state not in gap.detail and not gap.closed else ""
-    if gap.reason is not None:
-        state = f"a hole: {gap.detail if state in gap.detail else state}"
-    return f"gap in {who}: {gap.cause}{of}, {' to '.join([*said, 'now'][:2])}: {why}{state}"
+    cubes = ", ".join(gap.cubes)
+    of = f" of {cubes}" if cubes and cubes != who else ""
+    why = f"{gap.cause}: {gap.detail}" if gap.detail else gap.cause
+    if gap.closed:
+        state = f"closed: {gap.how}"
+    elif gap.reason is None:
+        state = f"being closed ({why})"
+    else:
+        state = f"a hole: {gap.reason}" + ("" if gap.reason in gap.detail else f" ({why})")
+    return f"gap in {who}{of}, {' to '.join([*said, 'now'][:2])}: {state}"
 
 
 _WORDS: dict[type[events.Event], Callable[[Any, str], str]] = {

@@ -25,8 +25,8 @@ from .view import happened, links, session, span
 _LINES_EVERY = 10.0
 _EVENTS = 8
 _BARS = "▁▂▃▄▅▆▇█"
-# The columns of the table of subscriptions but for the sparkline, which gets what is left of the terminal.
-_COLUMNS = 66
+# Characters: of a subscription's name at most, of a number at least, and between two columns.
+_NAME, _LEAST, _BETWEEN = 18, 7, 2
 
 
 class CollectView(Protocol):
@@ -134,32 +134,51 @@ def _numbers(picture: Picture, width: int) -> Table:
         title=Text(f"bqstream collect, for {span(running)}", style="bold"),
         title_justify="left",
         box=None,
-        padding=(0, 2, 0, 0),
+        padding=(0, _BETWEEN, 0, 0),
         header_style="dim",
     )
-    table.add_column("subscription", no_wrap=True, overflow="ellipsis", max_width=18)
-    table.add_column("rows/s", justify="right", no_wrap=True, min_width=6)
-    bars = max(10, min(60, width - _COLUMNS))
-    table.add_column("last minute", no_wrap=True, min_width=bars)
-    for name in ("rows", "behind", "buffer", "gaps"):
-        table.add_column(name, justify="right", no_wrap=True, min_width=7)
-    for one in picture.collectors:
-        status = one.status
-        table.add_row(
-            Text(status.name, style="bold"),
+    rows = [
+        (
+            one.status.name,
             _rate(one.rate),
-            Text(sparkline(picture.samples.get(status.name, ()), bars, picture.at.timestamp()), style="cyan"),
-            f"{status.rows:,}",
+            f"{one.status.rows:,}",
             _lag(one),
             _bytes(one.waiting_bytes),
-            Text(_gaps(one), style="bold red" if status.holes else "yellow" if one.closing else ""),
+            _gaps(one),
+        )
+        for one in picture.collectors
+    ]
+    names = ("subscription", "rows/s", "rows", "behind", "buffer", "gaps")
+    most = (_NAME, width, width, width, width, width)
+    # A column does not become narrower with its numbers, so that the others stay where they are.
+    widths = [
+        min(limit, max(_LEAST, *(len(row[place]) for row in (names, *rows))))
+        for place, limit in enumerate(most)
+    ]
+    bars = max(0, min(60, width - sum(widths) - _BETWEEN * (len(names) + 1)))
+    table.add_column(names[0], no_wrap=True, overflow="ellipsis", width=widths[0])
+    table.add_column(names[1], justify="right", no_wrap=True, width=widths[1])
+    table.add_column("last minute", no_wrap=True, overflow="crop", width=bars)
+    for name, wide in zip(names[2:], widths[2:], strict=True):
+        table.add_column(name, justify="right", no_wrap=True, width=wide)
+    for one, (name, rate, count, lag, size, gaps) in zip(picture.collectors, rows, strict=True):
+        line = sparkline(picture.samples.get(name, ()), bars, picture.at.timestamp())
+        style = "bold red" if one.status.holes else "yellow" if one.closing else ""
+        table.add_row(
+            Text(name, style="bold"),
+            rate,
+            Text(line, style="cyan"),
+            count,
+            lag,
+            size,
+            Text(gaps, style=style),
         )
     return table
 
 
 def _sinks(picture: Picture) -> Table:
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=18)
+    grid.add_column(no_wrap=True, overflow="ellipsis", max_width=_NAME)
     grid.add_column(no_wrap=True)
     grid.add_column()
     for one in picture.collectors:

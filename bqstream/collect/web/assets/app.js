@@ -333,8 +333,14 @@
 
   // ---------------------------------------------------------------- lists
 
+  // What somebody is marking, to copy it, is left as it is until they are done.
+  function marked(element) {
+    const selection = getSelection();
+    return selection.type === "Range" && element.contains(selection.anchorNode);
+  }
+
   function fill(id, entries, empty) {
-    $(id).replaceChildren(...(entries.length ? entries : [make("li", { class: "empty" }, empty)]));
+    if (!marked($(id))) $(id).replaceChildren(...(entries.length ? entries : [make("li", { class: "empty" }, empty)]));
   }
 
   function showEvents() {
@@ -355,6 +361,7 @@
   }
 
   function showRows() {
+    if (marked($("last"))) return;
     const names = [...new Set(picture.rows.map(([name]) => name))].sort();
     if (!names.includes(table)) table = names[0] ?? null;
     const choice = $("tables");
