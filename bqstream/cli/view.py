@@ -136,7 +136,10 @@ def links(status: Status) -> str:
 def session(status: Status, left: float, life: float) -> Table:
     """A client's token, of whose ``life`` so many seconds are ``left``, and its links."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("token", f"good for {span(left)}", ProgressBar(total=life, completed=left, width=24))
+    if status.token_expires_at is None:
+        grid.add_row("token", "no expiry")
+    else:
+        grid.add_row("token", f"good for {span(left)}", ProgressBar(total=life, completed=left, width=24))
     grid.add_row("links", links(status))
     grid.add_row("hand-overs", str(status.rotations))
     grid.add_row("reconnects", str(status.reconnects))

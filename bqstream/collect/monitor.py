@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from .. import events
 from ..clock import Clock
+from ..errors import UsageError
 from ..message import Gap
 from ..status import Status
 from ..wording import Tone, line, tone
@@ -165,10 +166,16 @@ class Monitor:
         self._happened = self._shed = 0
 
     def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
-        """Look at these from now on, in the place of those before; names tell collectors apart."""
-        self._client = client
+        """Look at these from now on, in the place of those before.
+
+        Raises UsageError: two have the same name, by which they are told apart.
+        """
         now = self._clock.monotonic()
-        self._meters = [_Meter(collector, now) for collector in collectors]
+        meters = [_Meter(collector, now) for collector in collectors]
+        names = [meter.collector.status().name for meter in meters]
+        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+            raise UsageError(f"two collectors of one process are named {twice[0]!r}: give each its own name")
+        self._client, self._meters = client, meters
 
     def event(self, event: events.Event) -> None:
         """Take note of what happened: ``Client(on_event=monitor.event)``."""

@@ -131,7 +131,7 @@ def _split(host: str | None) -> tuple[str, int | None]:
 
 def _any(host: str) -> bool:
     address = _address(host)
-    return host == "" or (address is not None and address.is_unspecified)
+    return address is not None and address.is_unspecified
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

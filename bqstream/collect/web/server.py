@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from importlib import resources
 
@@ -16,6 +17,8 @@ from ..metrics import registry_of
 from ..monitor import Monitor
 from .access import SESSION, Access, is_loopback, same_origin
 from .feed import Feed
+
+_log = logging.getLogger("bqstream.collect.web")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,6 +72,7 @@ async def serve(
     Raises UsageError: there is no token and ``host`` is not loopback, the token is empty, or nothing can listen there.
     Leaving the block ends every connection, also when cancelled.
     """
+    host = host or "0.0.0.0"
     if token is None and not is_loopback(host):
         raise UsageError(
             f"{host} is reached by other machines, which would see the collector's rows: set "
@@ -81,9 +85,10 @@ async def serve(
     runner = web.AppRunner(site.application(), access_log=None, shutdown_timeout=_SHUTDOWN)
     await runner.setup()
     feeding = asyncio.create_task(feed.run(), name="bqstream page")
+    feeding.add_done_callback(_told)
     try:
         try:
-            await web.TCPSite(runner, host or None, port).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
             raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from None
         site.port = runner.addresses[0][1]
@@ -209,6 +214,12 @@ class _Site:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
+
+
+def _told(feeding: asyncio.Task[None]) -> None:
+    """A bug of the page is no reason to stop collecting: pages get a picture whenever they ask anew."""
+    if not feeding.cancelled() and (error := feeding.exception()) is not None:
+        _log.error("the page is not kept up to date, by a bug; please report it", exc_info=error)
 
 
 def _too_many(wait: float) -> web.HTTPTooManyRequests:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bqstream import Gap, events
+from bqstream import Gap, UsageError, events
 from bqstream.collect import monitor as monitoring
 from bqstream.collect.monitor import LinkSpan, Monitor
 from tests.unit.collect.stand_in import AT, SUBSCRIPTION, StandInClient, StandInCollector
@@ -152,6 +152,11 @@ def test_a_collector_is_subscribed_while_it_collects_or_retries(state: Any) -> N
     assert monitor.picture().collectors[0].subscribed
     collector.set(operation=None)
     assert not monitor.picture().collectors[0].subscribed
+
+
+def test_two_collectors_of_one_name_are_refused() -> None:
+    with pytest.raises(UsageError, match="named 'trades'"):
+        Monitor().watch(StandInClient(), [StandInCollector(), StandInCollector("blocks"), StandInCollector()])
 
 
 def test_before_it_watches_anything_the_picture_is_empty() -> None:

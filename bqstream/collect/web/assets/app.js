@@ -105,6 +105,7 @@
     const { client, collectors, at } = picture;
     const sum = (value) => collectors.reduce((total, item) => total + value(item), 0);
     put("rate", rate(sum((item) => item.rate)));
+    document.title = `${rate(sum((item) => item.rate))}/s · bqstream`;
     put("rows", `${counted(sum(({ status }) => status.rows), "row")} committed`);
 
     const lags = collectors.map((item) => item.lag).filter((lag) => lag !== null);
@@ -119,7 +120,7 @@
     put("pending", parked ? "parked: reading too slowly" : `${counted(sum(({ status }) => status.pending_rows), "row")} to commit`, parked ? "bad" : "");
 
     const expires = client && seconds(client.token_expires_at);
-    put("token", !client ? "–" : expires ? countdown(expires - at) : "lasting");
+    put("token", !client ? "–" : expires ? countdown(expires - at) : "no expiry");
     const newest = picture.tokens.at(-1);
     const life = newest && newest.expires ? seconds(newest.expires) - seconds(newest.start) : 0;
     $("left").value = expires && life ? Math.max(0, Math.min(1, (expires - at) / life)) : client ? 1 : 0;
@@ -408,7 +409,9 @@
   function gone(is) {
     $("gone").hidden = !is;
     document.documentElement.classList.toggle("stale", is);
-    if (is) put("state", "collector gone, trying again", "bad");
+    if (!is) return;
+    put("state", "collector gone, trying again", "bad");
+    document.title = "gone · bqstream";
   }
 
   function take(event, whole) {

@@ -9,6 +9,7 @@ from importlib import resources
 from typing import Any
 
 import aiohttp
+import aiohttp.web
 import pytest
 import pytest_asyncio
 from yarl import URL
@@ -19,6 +20,7 @@ from bqstream.collect.monitor import Monitor, Sample
 from bqstream.collect.web import feed as feeding
 from bqstream.collect.web import serve
 from bqstream.collect.web.access import FAILURES
+from tests.integration.harness import until
 from tests.unit.collect.stand_in import AT, StandInClient, StandInCollector
 
 pytestmark = pytest.mark.asyncio
@@ -241,16 +243,33 @@ async def test_events_are_a_picture_and_then_changes(scene: Scene) -> None:
         assert change["events"][0]["text"] == "slow consumer: link 7 was closed with 1013"
 
 
-async def test_a_page_that_does_not_keep_up_is_cut_off_and_the_others_are_not(scene: Scene) -> None:
-    feed = feeding.Feed(scene.monitor)
-    slow: asyncio.Queue[str | None] = asyncio.Queue(feeding.WAITING)
-    quick: asyncio.Queue[str | None] = asyncio.Queue(feeding.WAITING)
-    feed._readers = {slow: None, quick: None}
-    for number in range(feeding.WAITING + 1):
-        feed._send(str(number))
-        assert quick.get_nowait() == str(number)
-    assert list(feed._readers) == [quick]
-    assert slow.qsize() == feeding.WAITING
+async def test_a_page_that_does_not_keep_up_is_cut_off_and_the_others_are_not() -> None:
+    feed = feeding.Feed(Monitor())
+    application = aiohttp.web.Application()
+    application.router.add_get("/events", feed.handle)
+    runner = aiohttp.web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+    port = runner.addresses[0][1]
+    try:
+        slow, out = await asyncio.open_connection("127.0.0.1", port, limit=1)
+        out.write(b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
+        await until(lambda: len(feed._readers) == 1)
+        async with aiohttp.ClientSession(read_bufsize=2**24) as browser:
+            quick = events_of(await browser.get(f"http://127.0.0.1:{port}/events"))
+            await anext(quick)
+            for number in range(1000):
+                feed._send(json.dumps(str(number) + "x" * 2**18))
+                assert str((await anext(quick))[1]).startswith(f"{number}x")
+                if len(feed._readers) == 1:
+                    break
+            assert 0 < number < 999
+        async with asyncio.timeout(5):
+            await slow.read(-1)  # what was under way, and then the end
+        out.close()
+        await out.wait_closed()
+    finally:
+        await runner.cleanup()
 
 
 async def test_only_so_many_pages_are_open_at_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +288,19 @@ async def test_samples_are_sent_once() -> None:
 
 def _sample(at: float) -> Sample:
     return Sample(at, 1.0, None)
+
+
+async def test_a_bug_of_the_page_is_told_and_stops_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(picture: object) -> dict[str, Any]:
+        raise RuntimeError("a bug")
+
+    async with aiohttp.ClientSession() as browser, serve(Monitor()) as url:
+        await anext(events_of(await browser.get(f"{url}events")))
+        monkeypatch.setattr(feeding, "shown", fails)
+        await until(lambda: "please report it" in caplog.text)
+        assert (await browser.get(f"{url}healthz")).status == 200
 
 
 async def test_leaving_ends_every_page() -> None:
