@@ -255,8 +255,11 @@ async def test_a_page_that_does_not_keep_up_is_cut_off_and_the_others_are_not() 
         slow, out = await asyncio.open_connection("127.0.0.1", port, limit=1)
         out.write(b"GET /events HTTP/1.1\r\nHost: here\r\n\r\n")
         await until(lambda: len(feed._readers) == 1)
-        async with aiohttp.ClientSession(read_bufsize=2**24) as browser:
-            quick = events_of(await browser.get(f"http://127.0.0.1:{port}/events"))
+        async with (
+            aiohttp.ClientSession(read_bufsize=2**24) as browser,
+            browser.get(f"http://127.0.0.1:{port}/events") as answer,
+        ):
+            quick = events_of(answer)
             await anext(quick)
             for number in range(1000):
                 feed._send(json.dumps(str(number) + "x" * 2**18))
@@ -296,11 +299,16 @@ async def test_a_bug_of_the_page_is_told_and_stops_nothing(
     def fails(picture: object) -> dict[str, Any]:
         raise RuntimeError("a bug")
 
-    async with aiohttp.ClientSession() as browser, serve(Monitor()) as url:
-        await anext(events_of(await browser.get(f"{url}events")))
+    async with (
+        aiohttp.ClientSession() as browser,
+        serve(Monitor()) as url,
+        browser.get(f"{url}events") as answer,
+    ):
+        await anext(events_of(answer))
         monkeypatch.setattr(feeding, "shown", fails)
         await until(lambda: "please report it" in caplog.text)
-        assert (await browser.get(f"{url}healthz")).status == 200
+        async with browser.get(f"{url}healthz") as answer:
+            assert answer.status == 200
 
 
 async def test_leaving_ends_every_page() -> None:
