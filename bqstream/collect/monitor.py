@@ -274,7 +274,7 @@ class _Meter:
     """One collector's rate, and its samples.
 
     Rows come by commits, which may be a minute apart: until the next one is there the rate is what the last was for the
-    time since the one before it, and then falls.
+    time since the one before it, then falls, and is none when the next is long overdue.
     """
 
     def __init__(self, collector: Collecting, now: float) -> None:
@@ -299,8 +299,11 @@ class _Meter:
         *before, (last, rows) = self._changes
         if not before:
             return 0.0
+        usual = last - before[-1][0]
+        if now - last > max(3 * usual, _RATE_OVER / 2):
+            return 0.0
         start, count = next((mark for mark in reversed(before) if mark[0] <= last - over), before[0])
-        end = max(last, now - (last - before[-1][0]))
+        end = max(last, now - usual)
         return max(0.0, (rows - count) / (end - start)) if end > start else 0.0
 
 

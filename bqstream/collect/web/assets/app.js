@@ -106,13 +106,13 @@
     const sum = (value) => collectors.reduce((total, item) => total + value(item), 0);
     put("rate", rate(sum((item) => item.rate)));
     document.title = `${rate(sum((item) => item.rate))}/s · bqstream`;
-    put("rows", `${counted(sum(({ status }) => status.rows), "row")} committed`);
+    put("rows", `of ${counted(sum(({ status }) => status.rows), "row")}`);
 
     const lags = collectors.map((item) => item.lag).filter((lag) => lag !== null);
     put("lag", lags.length ? span(Math.max(...lags)) : "–");
     const overdue = collectors.some(({ status }) => status.overdue);
     const commits = collectors.map(({ status }) => seconds(status.committed_at)).filter((time) => time !== null);
-    const last = commits.length ? `committed ${span(Math.max(0, at - Math.min(...commits)))} ago` : "nothing committed yet";
+    const last = commits.length ? `committed ${span(Math.max(0, at - Math.min(...commits)))} ago` : "no commit yet";
     put("committed", overdue ? "commit overdue" : last, overdue ? "bad" : "");
 
     const parked = collectors.some((item) => item.parked);
@@ -229,7 +229,7 @@
       series: [
         { value: (chart, at) => (at === null ? "now" : uPlot.fmtDate(day)(new Date(at * 1000))), label: "Time" },
         ...picture.collectors.map(({ status }, index) => ({
-          label: status.name, stroke: colour(`--s${index % COLOURS}`), width: 1.75, points: { show: false }, spanGaps: false,
+          label: status.name, stroke: colour(`--s${index % COLOURS}`), width: 1.75, dash: index < COLOURS ? undefined : [7, 4], points: { show: false }, spanGaps: false,
           fill: picture.collectors.length === 1 ? colour(`--s${index}`) + "1c" : undefined,
           value: (chart, value, series, at) => said(at === null ? now(picture.collectors[index]) : value),
         })),
