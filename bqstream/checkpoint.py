@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
+from .atomic import replace_file
 from .errors import UsageError
 
 VERSION = 1
@@ -81,19 +80,7 @@ class Checkpoint:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it to a file, atomically: a crash leaves the old one or the new one, whole. Raises OSError."""
-        target = Path(path)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(self.dumps())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(name).unlink()
-            raise
-        _sync_folder(target.parent)
+        replace_file(Path(path), self.dumps().encode())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -110,13 +97,3 @@ class _Stored(msgspec.Struct):
     fingerprint: str
     at: datetime
     cubes: Mapping[str, Mark]
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename is safe once its folder is; some systems cannot open one."""
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

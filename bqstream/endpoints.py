@@ -94,7 +94,7 @@ def _checked(
         )
     if parts.fragment:
         raise UsageError("a URL of the service has no fragment (#…): RFC 6455 section 3")
-    if parts.scheme in _SECURE and not allow_plaintext and not _is_loopback(host):
+    if parts.scheme in _SECURE and not allow_plaintext and not is_loopback(host):
         raise UsageError(
             f"plain {parts.scheme}:// would show the token to everybody on the way to {host}: "
             f"use {_SECURE[parts.scheme]}://, or allow_plaintext=True where the network itself is trusted"
@@ -102,7 +102,8 @@ def _checked(
     return parts
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether ``host`` is this machine: ``localhost``, or an address of it."""
     if host == "localhost":
         return True
     try:

@@ -13,7 +13,7 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from bqstream.simulator import Simulator
 
-pytest_plugins = ["tests.secrecy"]
+pytest_plugins = ["tests.secrecy", "tests.postgresql_server"]
 SEED = int(os.environ.get("BQSTREAM_TEST_SEED") or random.SystemRandom().randrange(2**32))
 os.environ["BQSTREAM_TEST_SEED"] = str(SEED)  # the processes of pytest-xdist share it
 CI = os.environ.get("CI") == "true"

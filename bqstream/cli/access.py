@@ -39,11 +39,6 @@ class Access:
     def __str__(self) -> str:
         return f"{self.kind}, from {self.source}"
 
-    @property
-    def is_static(self) -> bool:
-        """Whether there is no exchange, so that nobody has told when the token expires."""
-        return self.kind == STATIC
-
 
 def access_of(credentials: Credentials) -> Access:
     """Say what these credentials are."""

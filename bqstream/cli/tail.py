@@ -12,10 +12,10 @@ import msgspec
 from cyclopts.validators import Number
 
 from .. import Client, Message
+from ..collect.output import Output
 from ..events import Event
 from ..wording import counted, timed
 from .asking import Options, Question, Since, question, use_token_url
-from .output import Output
 from .running import run, run_until, tell
 
 Render = Callable[[Iterable[Any]], bytes]

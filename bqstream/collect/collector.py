@@ -43,6 +43,8 @@ T = TypeVar("T")
 _log = logging.getLogger("bqstream.collect")
 
 LAST_ROWS = 20
+# A batch is committed so many seconds after its first message came in, where the sink has no ``patience`` of its own.
+PATIENCE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,8 @@ class Collector:
         self._evolve = evolve
         beside = self._sink.lock.parent if self._sink.lock is not None else Path()
         self._dead_letters = DeadLetters(dead_letters or beside / f"{self.name}.dead.jsonl")
-        self._batching = batching or Batching(seconds=getattr(self._sink, "patience", Batching().seconds))
+        self._batching = batching or Batching()
+        self._seconds = self._batching.seconds or float(getattr(self._sink, "patience", PATIENCE))
         self._backoff = backoff or Backoff(initial=0.2, maximum=30.0)
         self._limit = limit
         self._overdue = overdue
@@ -213,7 +216,7 @@ class Collector:
                 evolve=self._evolve,
                 shown=LAST_ROWS,
             )
-            self._reading = reading = Reading(stream, self._batching, self._limit)
+            self._reading = reading = Reading(stream, self._batching, self._seconds, self._limit)
             reader = asyncio.create_task(reading.run(), name=f"bqstream collector reads {self.name}")
             try:
                 if self._stopped:

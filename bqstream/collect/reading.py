@@ -21,19 +21,20 @@ _AT_ONCE = 0.01
 class Batching:
     """When what was read is committed: what comes first.
 
-    ``seconds``   since its first message came in.
+    ``seconds``   since its first message came in; None: what suits the sink, 5 for most.
     ``messages``  in it.
     ``bytes``     of their payloads. Decoded, they take some ten times as much memory.
     """
 
-    seconds: float = 5.0
+    seconds: float | None = None
     messages: int = 10_000
     bytes: int = 4 * MEBIBYTE
 
     def __post_init__(self) -> None:
         for name in ("seconds", "messages", "bytes"):
-            if not is_positive(getattr(self, name)):
-                raise UsageError(f"Batching({name}={getattr(self, name)!r}): give a positive, finite number")
+            value = getattr(self, name)
+            if not is_positive(value) and (name, value) != ("seconds", None):
+                raise UsageError(f"Batching({name}={value!r}): give a positive, finite number")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,13 @@ class Reading:
     in the subscription's buffer.
     """
 
-    def __init__(self, stream: Subscription[Any], batching: Batching, limit: int | None) -> None:
+    def __init__(
+        self, stream: Subscription[Any], batching: Batching, seconds: float, limit: int | None
+    ) -> None:
         self.batches: asyncio.Queue[Batch | End] = asyncio.Queue(maxsize=1)
         self._stream = stream
         self._batching = batching
+        self._seconds = seconds
         self._left = limit
         self._gaps: Mapping[int, Gap] = {}
         self._stopping = False
@@ -77,12 +81,10 @@ class Reading:
     async def run(self) -> None:
         """Hand over one batch after the other, then an `End`."""
         error = None
-        batches = self._stream.message_batches(
-            self._batching.messages, self._batching.seconds, self._batching.bytes
-        )
+        batches = self._stream.message_batches(self._batching.messages, self._seconds, self._batching.bytes)
         try:
             while not self._stopping:
-                messages = await self._next(batches, self._batching.seconds)
+                messages = await self._next(batches, self._seconds)
                 if messages or self._changed():
                     await self._hand_over(messages)
             if self._left != 0 and (messages := await self._next(self._at_once(), 5 * _AT_ONCE)):

@@ -186,8 +186,16 @@ def _known() -> str:
     return ", ".join(sorted(names | {point.name for point in entry_points(group=GROUP)}))
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FINAL = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FINAL = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.EEXIST,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,34 @@ while True:
             process.kill()
 
 
+def test_ctrl_c_on_a_terminal_reaches_the_program_once() -> None:
+    script = """
+import signal, sys, time
+got = []
+signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
+print("ready", flush=True)
+signal.pause()
+signal.sigtimedwait([], 0.5)
+sys.exit(40 + len(got))
+"""
+    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn, *_RUN, "--", sys.executable, "-c", script],
+        env=_ENVIRONMENT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stdout.readline().strip() == b"ready"
+            process.stdin.write(b"\x03")
+            process.stdin.flush()
+            assert process.wait(20) == 41
+        finally:
+            process.kill()
+
+
 def test_a_program_that_a_signal_ended_ends_it_as_shells_tell_it() -> None:
     ends = [[sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"], ["no-such-program"], ["/"]]
     codes = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bqstream.cli.output import Output
+from bqstream.collect.output import Output
 
 
 @pytest.fixture

@@ -1,0 +1,48 @@
+"""``stdout:``: rows as lines of JSON to standard output, for a pipe or an eye; at most once."""
+
+from __future__ import annotations
+
+import sys
+
+from ...errors import SinkFailed, UsageError
+from ..lines import lines
+from ..output import Output
+from ..sink import Address
+from ..table import Commit, Stored
+
+
+def sink(address: Address) -> StdoutSink:
+    """``stdout:``; it has no place and no options."""
+    address.only()
+    if address.place:
+        raise UsageError(f"stdout: takes no place; for a file give jsonl:{address.place}")
+    return StdoutSink()
+
+
+class StdoutSink:
+    """One row a line; of several tables, ``{"Transfers": row}``. ``"_undo": true`` begins the line of a row that is
+    taken back. Gaps are not written.
+
+    It keeps no state, so nobody knows what a reader has had: what was on its way when the process ended does not come
+    again. Cancelling a commit may leave a part of a line. A reader that is gone is a BrokenPipeError.
+    """
+
+    name = "stdout: (at most once)"
+    flat = False
+    lock = None
+
+    async def open(self, subscription: str) -> Stored | None:
+        return None
+
+    async def commit(self, commit: Commit) -> None:
+        output = Output(sys.stdout.fileno())
+        for rows in commit.steps:
+            try:
+                await output.write(lines(rows, named=len(commit.tables) > 1))
+            except BrokenPipeError:
+                raise
+            except OSError as error:  # trying again would write twice what has gone through
+                raise SinkFailed(f"{self.name}: {error.strerror}") from error
+
+    async def aclose(self) -> None:
+        return None

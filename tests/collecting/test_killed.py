@@ -1,0 +1,63 @@
+"""Each sink: its collector is killed at every named point and at random, under faults and with tokens of five seconds,
+and what is read back from the sink is what was emitted, each row once."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from bqstream.simulator import Simulator
+
+from .lives import Lives
+from .places import PLACES
+
+SERVICE: dict[str, Any] = {
+    "block_interval": 0.1,
+    "query_lag": 0.2,
+    "transactions": 8,
+    "token_ttl": 5.0,
+    "keepalive": 0.5,
+}
+# How long the long one goes on; seconds.
+SECONDS = float(os.environ.get("BQSTREAM_COLLECT_SECONDS", "600"))
+
+
+async def killed(
+    name: str, folder: Path, seed: int, *, at_points: int, at_random: int, seconds: float = 0
+) -> None:
+    started = time.monotonic()
+    with PLACES[name](folder) as place:
+        async with Simulator(seed=seed, **SERVICE) as simulator:
+            lives = Lives(simulator, place, Random(seed))
+            await lives.die(at_points=at_points, at_random=at_random, until=started + seconds)
+            verdict = await lives.verdict()
+    deaths = ", ".join(f"{count} {point}" for point, count in sorted(lives.died.items()))
+    print(
+        f"{name}: {time.monotonic() - started:.0f} s, killed {deaths}; {lives.faults} faults; {verdict.emitted} rows "
+        f"emitted, {verdict.delivered} read back, {verdict.early} early, {verdict.lost} lost, "
+        f"{verdict.repeated} repeated, {verdict.foreign} foreign"
+    )
+    assert verdict.exact, verdict
+    assert verdict.delivered
+
+
+@pytest.mark.asyncio
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PLACES)
+async def test_a_collector_that_is_killed_stores_each_row_once(name: str, tmp_path: Path, seed: int) -> None:
+    await killed(name, tmp_path, seed, at_points=1, at_random=2)
+
+
+@pytest.mark.soak
+@pytest.mark.asyncio
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", PLACES)
+async def test_a_collector_that_is_killed_for_ten_minutes_stores_each_row_once(
+    name: str, tmp_path: Path, seed: int
+) -> None:
+    await killed(name, tmp_path, seed, at_points=10, at_random=20, seconds=SECONDS)
