@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .. import events
 from ..clock import Clock
-from ..errors import UsageError
 from ..message import Gap
 from ..status import Status
 from ..wording import Tone, line, tone
@@ -166,16 +166,12 @@ class Monitor:
         self._happened = self._shed = 0
 
     def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
-        """Look at these from now on, in the place of those before.
-
-        Raises UsageError: two have the same name, by which they are told apart.
-        """
+        """Look at these from now on, in the place of those before. Of two with one name the second is shown as
+        ``name (2)``: by names they are told apart."""
         now = self._clock.monotonic()
-        meters = [_Meter(collector, now) for collector in collectors]
-        names = [meter.collector.status().name for meter in meters]
-        if twice := [name for place, name in enumerate(names) if name in names[:place]]:
-            raise UsageError(f"two collectors of one process are named {twice[0]!r}: give each its own name")
-        self._client, self._meters = client, meters
+        self._client, self._meters = client, []
+        for collector in collectors:
+            self._meters.append(_Meter(collector, now, {meter.name for meter in self._meters}))
 
     def event(self, event: events.Event) -> None:
         """Take note of what happened: ``Client(on_event=monitor.event)``."""
@@ -224,7 +220,7 @@ class Monitor:
         waiting = {one.operation: one for one in client.subscriptions} if client is not None else {}
         watched, wall = [], self._clock.wall()
         for meter in self._meters:
-            status = meter.collector.status()
+            status = meter.status()
             one = waiting.get(status.operation or 0)
             shown = Watched(status=status, rate=meter.rate, lag=_lag(status, wall))
             if one is not None:
@@ -244,10 +240,7 @@ class Monitor:
             started=self._started,
             client=client,
             collectors=tuple(watched),
-            samples={
-                one.status.name: tuple(meter.samples)
-                for one, meter in zip(watched, self._meters, strict=True)
-            },
+            samples={meter.name: tuple(meter.samples) for meter in self._meters},
             links=tuple(self._links.values()),
             tokens=tuple(self._tokens),
             gaps=tuple(
@@ -277,13 +270,19 @@ class _Meter:
     time since the one before it, then falls, and is none when the next is long overdue.
     """
 
-    def __init__(self, collector: Collecting, now: float) -> None:
+    def __init__(self, collector: Collecting, now: float, taken: Set[str]) -> None:
         self.collector = collector
+        name = collector.status().name
+        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        self.name = next(name for name in names if name not in taken)
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.rate = 0.0
         self._sampled = now
         # When the number of rows was seen to change, and what it was then.
         self._changes = deque([(now, collector.status().rows)], maxlen=int(_RATE_OVER / TICK) + 2)
+
+    def status(self) -> CollectorStatus:
+        return replace(self.collector.status(), name=self.name)
 
     def look(self, now: float, wall: float) -> None:
         status = self.collector.status()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bqstream import Gap, UsageError, events
+from bqstream import Gap, events
 from bqstream.collect import monitor as monitoring
 from bqstream.collect.monitor import LinkSpan, Monitor
 from tests.unit.collect.stand_in import AT, SUBSCRIPTION, StandInClient, StandInCollector
@@ -156,9 +156,12 @@ def test_a_collector_is_subscribed_while_it_collects_or_retries(state: Any) -> N
     assert not monitor.picture().collectors[0].subscribed
 
 
-def test_two_collectors_of_one_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="named 'trades'"):
-        Monitor().watch(StandInClient(), [StandInCollector(), StandInCollector("blocks"), StandInCollector()])
+def test_collectors_of_one_name_are_told_apart() -> None:
+    monitor = Monitor()
+    monitor.watch(StandInClient(), [StandInCollector(), StandInCollector("blocks"), StandInCollector()])
+    picture = monitor.picture()
+    assert [one.status.name for one in picture.collectors] == ["trades", "blocks", "trades (2)"]
+    assert set(picture.samples) == {"trades", "blocks", "trades (2)"}
 
 
 def test_before_it_watches_anything_the_picture_is_empty() -> None:
