@@ -137,7 +137,7 @@ def session(status: Status, left: float, life: float) -> Table:
     """A client's token, of whose ``life`` so many seconds are ``left``, and its links."""
     grid = Table.grid(padding=(0, 2))
     if status.token_expires_at is None:
-        grid.add_row("token", "no expiry")
+        grid.add_row("token", "no expiry" if status.state != "closed" else "–")
     else:
         grid.add_row("token", f"good for {span(left)}", ProgressBar(total=life, completed=left, width=24))
     grid.add_row("links", links(status))

@@ -124,6 +124,7 @@ class Watched:
 class Picture:
     """A process at one moment; everything in it is oldest first.
 
+    ``client``    None before it was open.
     ``samples``   by the collector's name.
     ``happened``  how many events there were, of which ``events`` has the newest.
     ``shed``      links that the service closed with 1013.
@@ -158,6 +159,7 @@ class Monitor:
         self._clock = clock or Clock()
         self._started = self._now()
         self._client: Watchable | None = None
+        self._was_open: Status | None = None
         self._meters: list[_Meter] = []
         self._links: dict[int, LinkSpan] = {}
         self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
@@ -169,7 +171,7 @@ class Monitor:
         """Look at these from now on, in the place of those before. Of two with one name the second is shown as
         ``name (2)``: by names they are told apart."""
         now = self._clock.monotonic()
-        self._client, self._meters = client, []
+        self._client, self._was_open, self._meters = client, None, []
         for collector in collectors:
             self._meters.append(_Meter(collector, now, {meter.name for meter in self._meters}))
 
@@ -208,15 +210,15 @@ class Monitor:
         now, wall = self._clock.monotonic(), self._clock.wall()
         for meter in self._meters:
             meter.look(now, wall)
-        if self._client is not None:
-            alive = {link.number for link in self._client.status().links}
+        if (status := self._status()) is not None:
+            alive = {link.number for link in status.links}
             for span in [span for span in self._links.values() if span.end is None]:
                 if span.link not in alive:
                     self._ended(span.link, self._now(), "closed")
 
     def picture(self) -> Picture:
         """This moment. Rates and samples are those of the last ``sample``, all else is as new as can be."""
-        client = self._client.status() if self._client is not None else None
+        client = self._status()
         waiting = {one.operation: one for one in client.subscriptions} if client is not None else {}
         watched, wall = [], self._clock.wall()
         for meter in self._meters:
@@ -252,6 +254,15 @@ class Monitor:
             happened=self._happened,
             shed=self._shed,
         )
+
+    def _status(self) -> Status | None:
+        """The client's; None before it was open. What a client has counted goes with its session: that stays here."""
+        status = self._client.status() if self._client is not None else None
+        if status is not None and status.state != "closed":
+            self._was_open = status
+        elif self._was_open is not None:
+            return replace(self._was_open, state="closed", links=(), token_expires_at=None)
+        return self._was_open
 
     def _now(self) -> datetime:
         return events.moment(self._clock.wall())

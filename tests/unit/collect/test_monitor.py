@@ -164,6 +164,19 @@ def test_collectors_of_one_name_are_told_apart() -> None:
     assert set(picture.samples) == {"trades", "blocks", "trades (2)"}
 
 
+def test_a_client_is_shown_from_when_it_was_open_and_what_it_counted_after_it_was_closed_too() -> None:
+    monitor, client = Monitor(), StandInClient(1)
+    client.state = "closed"
+    monitor.watch(client, [])
+    assert monitor.picture().client is None
+    client.state, client.rotations = "live", 7
+    monitor.sample()
+    client.state, client.rotations = "closed", 0
+    status = monitor.picture().client
+    assert status is not None
+    assert (status.state, status.rotations, status.links) == ("closed", 7, ())
+
+
 def test_before_it_watches_anything_the_picture_is_empty() -> None:
     picture = Monitor().picture()
     assert (picture.client, picture.collectors, picture.links) == (None, (), ())

@@ -120,7 +120,7 @@
     put("pending", parked ? "parked: reading too slowly" : `${counted(sum(({ status }) => status.pending_rows), "row")} to commit`, parked ? "bad" : "");
 
     const expires = client && seconds(client.token_expires_at);
-    put("token", !client ? "–" : expires ? countdown(expires - at) : "no expiry");
+    put("token", !client || client.state === "closed" ? "–" : expires ? countdown(expires - at) : "no expiry");
     const newest = picture.tokens.at(-1);
     const life = newest && newest.expires ? seconds(newest.expires) - seconds(newest.start) : 0;
     $("left").value = expires && life ? Math.max(0, Math.min(1, (expires - at) / life)) : client ? 1 : 0;
