@@ -146,7 +146,7 @@ class Collector:
         self._trouble = ""
         self._rows = self._taken_back = self._misfits = self._commits = self._backfilled = 0
         self._committed_at: datetime | None = None
-        self._commit_seconds = 0.0
+        self._commit_seconds = self._committing_seconds = 0.0
         self._pending: tuple[float, int] | None = (
             None  # since when a batch is written, and how many rows it has
         )
@@ -333,6 +333,7 @@ class Collector:
         self._commits += 1
         self._committed_at = datetime.now(UTC)
         self._commit_seconds = seconds
+        self._committing_seconds += seconds
         self._newest = prepared.newest or self._newest
         self.last_rows.extend(prepared.last)
         if prepared.misfits:
@@ -367,6 +368,7 @@ class Collector:
             commits=self._commits,
             committed_at=self._committed_at,
             commit_seconds=self._commit_seconds,
+            committing_seconds=self._committing_seconds,
             pending_rows=rows,
             pending_since=datetime.now(UTC) - timedelta(seconds=now - since) if since is not None else None,
             overdue=since is not None and now - since > self._overdue,
