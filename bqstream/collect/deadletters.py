@@ -24,8 +24,8 @@ class DeadLetters:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut(self, size: int) -> None:
-        """Make it as long as it was at the last commit.
+    def cut(self, size: int) -> int:
+        """Make it as long as it was at the last commit. Returns how long it is.
 
         Raises SinkFailed where it is shorter: somebody else has changed it. One that was removed begins anew.
         """
@@ -38,6 +38,7 @@ class DeadLetters:
                     f"dead letters {self.path}: shorter than it was at the last commit: move it away, and a new one is "
                     "begun"
                 )
+            return min(there, size)
 
     def add(self, misfits: Sequence[Misfit]) -> int:
         """Append, down to the disk. Returns how long the file is then."""
