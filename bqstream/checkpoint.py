@@ -93,7 +93,7 @@ class Checkpoint:
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -112,8 +112,8 @@ class _Stored(msgspec.Struct):
     cubes: Mapping[str, Mark]
 
 
-def _sync_folder(folder: Path) -> None:
-    """A rename is safe once its folder is; some systems cannot open one."""
+def sync_folder(folder: Path) -> None:
+    """A new name is safe once its folder is; some systems cannot open one."""
     with contextlib.suppress(OSError):
         opened = os.open(folder, os.O_RDONLY)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ..checkpoint import sync_folder
 from ..errors import SinkFailed
 from .flatten import Misfit
 from .sink import files
@@ -45,11 +46,16 @@ class DeadLetters:
         with files(f"dead letters {self.path}"):
             at = datetime.now(UTC).isoformat()
             lines = [_line(misfit, at) for misfit in misfits]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
+                new = file.tell() == 0
                 file.write(b"".join(lines))
                 file.flush()
                 os.fsync(file.fileno())
-                return file.tell()
+                size = file.tell()
+            if new:
+                sync_folder(self.path.parent)
+            return size
 
 
 def _line(misfit: Misfit, at: str) -> bytes:
