@@ -334,14 +334,17 @@ class Collector:
 
     # ------------------------------------------------------------------ what was stored
 
-    def _resumed(self, state: State) -> Checkpoint:
-        """The checkpoint to go on from. Raises UsageError where it is another document's, and that is not allowed."""
+    def _resumed(self, state: State) -> Checkpoint | None:
+        """The checkpoint to go on from; None where another document had no row. Raises UsageError where it is another
+        document's, and that is not allowed."""
         checkpoint = Checkpoint.loads(state.checkpoint)
         asked = self._client.fingerprint(
             self._document.text, self._variables, operation_name=self._document.operation_name
         )
         if checkpoint.fingerprint == asked:
             return checkpoint
+        if not state.tables:  # as where the service has refused that document
+            return None
         if not self._evolve:
             raise UsageError(
                 f"{self._sink.name} holds the rows of another document, other variables or another endpoint under "
