@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from ..delivery.repair import ENDED
 from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
 from .columns import Draft
@@ -161,6 +162,8 @@ class Writing:
         still_open = dict(self._open)
         for number, gap in gaps.items():
             if gap != self._gaps.get(number):
+                if gap.reason == ENDED:  # the next process asks for it again
+                    gap = replace(gap, reason=None)
                 changed.append(record := GapRecord.of(f"{self._run}-{number}", gap))
                 still_open.pop(record.id, None)
                 if not gap.closed and gap.reason is None:

@@ -21,6 +21,7 @@ from bqstream.collect.table import Commit, Rows
 from bqstream.collect.writing import Prepared, Writing
 from bqstream.delivery.decoding import decoder
 from bqstream.delivery.document import Document
+from bqstream.delivery.repair import ENDED
 from bqstream.message import Arrival, Fork
 
 TWO = "subscription { EVM { A: Transfers { N Block { Time } } B: Blocks { N } } }"
@@ -424,6 +425,13 @@ def test_it_stays_open_through_processes_that_die_before_they_have_closed_it(sid
         ("run1-1", True, None),
         ("run2-1", True, None),
     ]
+
+
+def test_what_was_given_up_since_the_subscription_ended_is_asked_for_by_the_successor(side: Side) -> None:
+    assert record(side.commit(gaps=(replace(GAP, reason=ENDED),))) == [("run1-1", False, None)]
+    side.begin()
+    closed = replace(RESUMED, closed=True)
+    assert record(side.commit(gaps=(closed,))) == [("run2-1", True, None), ("run1-1", True, None)]
 
 
 def test_it_is_a_hole_where_the_successors_is(side: Side) -> None:
