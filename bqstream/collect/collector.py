@@ -28,6 +28,7 @@ from ..delivery.marks import keyless_of, void_of
 from ..delivery.plan import Plan
 from ..errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..message import Gap
+from ..order import check_variables
 from ..subscription import Subscription
 from .columns import drafts
 from .deadletters import DeadLetters
@@ -121,10 +122,11 @@ class Collector:
         self._client = client
         self._document = Document.parse(document, operation_name)
         self._document.require("subscription")
-        self._variables = variables
+        check_variables(self._document, variables)
+        self._variables = {**self._document.values, **(variables or {})} or None
         self._sink = open_sink(sink) if isinstance(sink, str) else sink
         self._drafts = drafts(
-            self._document, variables, table=table, columns=columns, schema=schema, decimals=decimals
+            self._document, self._variables, table=table, columns=columns, schema=schema, decimals=decimals
         )
         self.name = name or "+".join(self._tables)
         if not self.name.isprintable() or "/" in self.name or "\\" in self.name:

@@ -8,9 +8,11 @@ import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from gql import gql
 
 from bqstream import (
     Backoff,
@@ -65,7 +67,7 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def collecting(
-    folder: Path, sink: Memory | None = None, client: Any = None, document: str = DOCUMENT, **options: Any
+    folder: Path, sink: Memory | None = None, client: Any = None, document: Any = DOCUMENT, **options: Any
 ) -> AsyncIterator[Running]:
     sink = sink or Memory(folder / "lock")
     async with client_of(**(client or {})) as opened:
@@ -91,6 +93,8 @@ async def collecting(
         ({"name": "a\n"}, "name"),
         ({"table": "_bqstream_state"}, "_bqstream"),
         ({"columns": {"X": "text"}}, "no such column"),
+        ({"variables": [1]}, "variables"),
+        ({"variables": {"n": 1}}, "n"),
     ],
 )
 @virtual_time
@@ -112,6 +116,16 @@ async def test_it_is_named_by_its_tables(tmp_path: Path) -> None:
         other = Collector(client, "subscription { feed { posts { id } } }", Memory(tmp_path / "lock"))
         assert (other.name, other.status().tables) == ("posts", ("posts",))
         assert Collector(client, DOCUMENT, Memory(tmp_path / "lock"), name="mine").name == "mine"
+
+
+@virtual_time
+async def test_the_variables_of_a_request_object_are_sent(tmp_path: Path) -> None:
+    text = "subscription($n: Int, $m: Int) { EVM { Blocks(n: $n, m: $m) { N } } }"
+    parsed = gql(text)
+    asked: Any = SimpleNamespace(document=getattr(parsed, "document", parsed), variable_values={"n": 1})
+    async with collecting(tmp_path, document=asked, variables={"m": 2}) as running:
+        (sent,) = [frame for frame in running.service.open[0].heard if frame["type"] == "subscribe"]
+        assert sent["payload"]["variables"] == {"n": 1, "m": 2}
 
 
 # ---------------------------------------------------------------------- rows
