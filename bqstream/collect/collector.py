@@ -80,7 +80,8 @@ class Collector:
         columns, schema, decimals: what columns hold; see `bqstream.collect.columns.drafts`.
         since: where to begin when the sink holds nothing; as ``Client.subscribe`` takes it.
         on_gap: "stop" ends with GapFound at a hole, when all before it is committed.
-        undo: take back the rows of a block that a fork has replaced; each row is decoded once more for it.
+        undo: take back the rows of a block that a fork has replaced, of those that came to this process in the last
+            minute; each row is decoded once more for it.
         evolve: take a document that has changed: columns are added to its tables.
         dead_letters: the file for rows that do not fit their table; by default beside the sink's own file, else in the
             working folder.
