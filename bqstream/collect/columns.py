@@ -196,19 +196,22 @@ def _told(draft: Draft, kinds: Mapping[str, _Told]) -> Draft:
 
 
 def _values(rows: Iterable[Any], path: tuple[str, ...]) -> tuple[list[Any], tuple[str, ...] | None]:
-    """What is there in the rows, but for nulls; and where on the way a list is, if one is."""
+    """What is there in the rows, but for nulls; and where the first list on the way is, if any row has one."""
     values = []
+    cut = len(path) + 1
     for row in rows:
         value = row
         for number, key in enumerate(path):
             if isinstance(value, list):
-                return [], path[:number]
+                cut = min(cut, number)
+                break
             value = value.get(key) if isinstance(value, dict) else None
-        if isinstance(value, list):
-            return [], path
-        if value is not None:
-            values.append(value)
-    return values, None
+        else:
+            if isinstance(value, list):
+                cut = min(cut, len(path))
+            elif value is not None:
+                values.append(value)
+    return values, path[:cut] if cut <= len(path) else None
 
 
 def _told_by(values: Sequence[Any], guessed: Kind) -> Kind:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from graphql import build_schema, introspection_from_schema
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bqstream import DocumentRefused, UsageError
@@ -194,6 +194,7 @@ def test_a_list_that_only_some_of_the_first_rows_have_is_found() -> None:
     assert kinds(one("Odd { A }"), [{"Odd": None}, {}, {"Odd": []}]) == {"Odd": "json"}
 
 
+@example([{"A": {"B": []}}, {"A": []}])
 @given(st.lists(st.fixed_dictionaries({}, optional={"A": st.none() | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=2) | st.fixed_dictionaries({}, optional={"B": inner}),
