@@ -43,9 +43,7 @@ VALUES = {
 }
 
 
-def row_of(
-    selection: Any, path: tuple[str, ...] = (), values: Mapping[str, Any] = VALUES
-) -> dict[str, Any]:
+def row_of(selection: Any, path: tuple[str, ...] = (), values: Mapping[str, Any] = VALUES) -> dict[str, Any]:
     """A row as the document selects it, hidden fields and their aliases included."""
     row = {}
     for field in selection.selections:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .load import AT_ONCE, VALUES, complete, encoded, framed, payload_of, subscribed
@@ -49,17 +50,23 @@ def _values(rng: random.Random, log: int) -> dict[str, Any]:
     }
 
 
-def payloads(document: str, rows: int) -> Iterator[bytes]:
-    """Without an end, messages of so many rows each, as ``document`` (with hidden fields or without) selects them."""
+@lru_cache(maxsize=4)
+def texts(document: str, rows: int) -> list[bytes]:
+    """Messages of so many rows each, as ``document`` (with hidden fields or without) selects them, of one block."""
     rng = random.Random(7)
-    texts = [
+    return [
         encoded(payload_of(document, [_values(rng, log) for log in range(rows)])) for _ in range(_DIFFERENT)
     ]
+
+
+def payloads(document: str, rows: int) -> Iterator[bytes]:
+    """The same without an end, block after block."""
+    made = texts(document, rows)
     number = 0
     while True:
         block, _ = divmod(number, BLOCK_MESSAGES)
         time = (_FIRST + timedelta(seconds=block)).strftime('"%Y-%m-%dT%H:%M:%SZ"')
-        text = texts[number % _DIFFERENT].replace(_NUMBER.encode(), b'"%d"' % (21_000_000 + block))
+        text = made[number % _DIFFERENT].replace(_NUMBER.encode(), b'"%d"' % (21_000_000 + block))
         yield text.replace(_HASH.encode(), b'"0x%064x"' % block).replace(_TIME.encode(), time.encode())
         number += 1
 
