@@ -1,8 +1,8 @@
 """Each sink's place, and beside it the way in which its own library takes many rows at once, from memory.
 
 A library's way has no state, no gaps and no rows that do not fit; what it writes is as safe as with the sink where the
-library leaves a choice (one transaction a batch, the file synced). In a bucket only the simulated one of the tests could
-be measured, so that is left out.
+library leaves a choice (one transaction a batch, the file synced). A bucket is left out: only the tests' simulated one
+could be measured.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Write = Callable[[Memory], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Place:
-    """``address``: gives the sink's, each time one where nothing is yet. ``bulk``: the library's own way, opened anew."""
+    """``address`` gives the sink's, each time one where nothing is yet; ``bulk`` the library's own way, opened anew."""
 
     address: Callable[[], str]
     bulk: Callable[[], contextlib.AbstractAsyncContextManager[Write]]

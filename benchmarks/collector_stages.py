@@ -11,7 +11,7 @@ import contextlib
 import functools
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -40,7 +40,7 @@ def _parts() -> dict[str, tuple[Any, str]]:
 
 
 @contextlib.contextmanager
-def _watched(took: Counter[str]) -> Iterator[None]:
+def _watched(took: dict[str, float]) -> Iterator[None]:
     """Add to ``took`` the seconds that each part takes."""
 
     def watch(name: str, work: Any) -> Any:
@@ -69,7 +69,7 @@ def stages(messages: int) -> dict[str, float]:
         async with Client("token-of-the-benchmark", endpoint=url) as client:
             await Collector(client, DOCUMENT, address).run()
 
-    took: Counter[str] = Counter()
+    took: dict[str, float] = defaultdict(float)
     with (
         serving(Trades(messages, MESSAGE_ROWS)) as server,
         tempfile.TemporaryDirectory() as folder,
