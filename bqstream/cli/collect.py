@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from .. import BqstreamError, Client, GapFound, SinkFailed, SinkLocked, UsageError
+from .. import BqstreamError, Client, UsageError
 from ..collect import Address, Batching, Collected, Collector, open_sink
 from ..collect.monitor import Monitor
 from ..wording import counted
 from .asking import Options, question, use_token_url
-from .running import GAP, LOCKED, SINK, exit_code, run, tell
+from .running import SINK, exit_code, run, tell
 from .settings import SAMPLE, Job, Settings, all_of, read
 
 _ask = Options("COLLECT")
@@ -215,7 +215,7 @@ def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]
     collectors = []
     for job in settings.jobs:
         try:
-            collectors.append(_collector(client, job, settings))
+            collectors.append(collector_of(client, job, settings))
         except BqstreamError as error:
             errors.append(error)
     names = [(one.status().sink, one.name) for one in collectors]
@@ -229,7 +229,8 @@ def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]
     return client, collectors
 
 
-def _collector(client: Client, job: Job, settings: Settings) -> Collector:
+def collector_of(client: Any, job: Job, settings: Settings) -> Collector:
+    """One that is not run yet, and takes no notice of ``client`` before. Raises UsageError, DocumentRefused."""
     file = None if isinstance(job.vars, dict) else job.vars
     asked = question(job.document, job.query, operation=job.operation, var=job.var, vars=file)
     variables = {**(job.vars if isinstance(job.vars, dict) else {}), **asked.variables}
@@ -332,20 +333,12 @@ def _told(
             tell(f"{collector.name}: {_summary(task.result())}")
         elif isinstance(error, BqstreamError):
             tell(f"bqstream: {collector.name}: {error}")
-            codes.append(_code(error))
+            codes.append(exit_code(error))
         else:
             raise error
     if codes:
         return codes[0]
     return 128 + signal.SIGINT if signal.SIGINT in caught else 0
-
-
-def _code(error: BqstreamError) -> int:
-    if isinstance(error, GapFound):
-        return GAP
-    if isinstance(error, SinkLocked):
-        return LOCKED
-    return SINK if isinstance(error, SinkFailed) else exit_code(error)
 
 
 def _summary(done: Collected) -> str:

@@ -24,6 +24,7 @@ from ..checkpoint import Checkpoint
 from ..client import Client
 from ..config import Backoff
 from ..delivery.document import Document
+from ..delivery.plan import Plan
 from ..errors import SinkLocked, SinkUnavailable, UsageError
 from ..message import Gap
 from ..subscription import Subscription
@@ -171,7 +172,7 @@ class Collector:
         Cancelling it ends it without another commit: what was not committed comes again in the next process.
         """
         try:
-            with _locked(self._sink, self.name):
+            with locked(self._sink, self.name):
                 await self._collect()
         except BaseException:
             self._doing = "failed"
@@ -324,6 +325,15 @@ class Collector:
 
     # ------------------------------------------------------------------ what is seen
 
+    @property
+    def sink(self) -> Sink:
+        return self._sink
+
+    def place(self, cube: str) -> tuple[str, ...] | None:
+        """The path in ``cube``'s rows to the block, slot or time that they stand at; None where they do not say."""
+        reader = Plan.make(self._document, self._variables, hidden=False).readers.get(cube)
+        return reader.at if reader else None
+
     def _note(self, prepared: Prepared, seconds: float) -> None:
         commit = prepared.commit
         self._rows += commit.count
@@ -380,7 +390,7 @@ class Collector:
 
 
 @contextlib.contextmanager
-def _locked(sink: Sink, name: str) -> Iterator[None]:
+def locked(sink: Sink, name: str) -> Iterator[None]:
     """Keep another collector on this machine away. Raises SinkLocked where there is one."""
     path = sink.lock
     if path is None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -45,6 +46,13 @@ class Sink(Protocol):
     calls one method at a time. Each raises SinkUnavailable where trying again may help: the collector then calls
     ``open`` anew, learns from what it returns whether the commit went through, and repeats it if not; SinkFailed where
     it does not help; SinkLocked where another collector has committed in between.
+
+    Two methods more are for ``bqstream checkpoint``, and may be missing:
+
+        async def peek(self, subscription: str) -> Stored | None
+            what ``open`` gives, while another may be at it; it changes nothing and makes nothing
+        async def count(self, table: str, column: str, at_least: int | datetime) -> int | None
+            how many rows have that much in a column, and more; None where that cannot be told
     """
 
     @property
@@ -94,6 +102,12 @@ class BlockingSink(abc.ABC):
     async def open(self, subscription: str) -> Stored | None:
         return await self._in_thread(self._open, subscription)
 
+    async def peek(self, subscription: str) -> Stored | None:
+        return await self._in_thread(self._peek, subscription)
+
+    async def count(self, table: str, column: str, at_least: int | datetime) -> int | None:
+        return await self._in_thread(self._count, table, column, at_least)
+
     async def commit(self, commit: Commit) -> None:
         await self._in_thread(self._commit, commit)
 
@@ -111,6 +125,12 @@ class BlockingSink(abc.ABC):
 
     @abc.abstractmethod
     def _open(self, subscription: str) -> Stored | None: ...
+
+    @abc.abstractmethod
+    def _peek(self, subscription: str) -> Stored | None: ...
+
+    def _count(self, table: str, column: str, at_least: int | datetime) -> int | None:
+        return None
 
     @abc.abstractmethod
     def _commit(self, commit: Commit) -> None: ...
