@@ -14,7 +14,7 @@ from .running import USAGE, tell
 # The first line of each command's help, which the list of them shows without importing one.
 COMMANDS = {
     "checkpoint": "Say what a sink holds of a subscription, or send its collector back.",
-    "collect": "Put the rows of DOCUMENT into a file or a database, each exactly once, for months.",
+    "collect": "Put the rows of DOCUMENT (a file, or - for standard input) into a sink, each exactly once.",
     "demo": "Stream through one token after another, and prove that no row was lost or repeated.",
     "doctor": "Say what is wrong, and what to do: from the credentials to the first row of DOCUMENT.",
     "simulator": "Serve what Bitquery's streaming API serves, made up, on loopback.",

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
-from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from .. import BqstreamError, Client, UsageError
-from ..collect import Address, Batching, Collected, Collector, open_sink
+from ..collect import Address, Batching, Collector, open_sink
 from ..collect.monitor import Monitor
-from ..wording import counted
 from .asking import Options, question, use_token_url
-from .running import SINK, exit_code, run, tell
+from .collecting import run_all, seen, told
+from .running import run, tell
 from .settings import SAMPLE, Job, Settings, all_of, read
 
 _ask = Options("COLLECT")
@@ -145,7 +141,7 @@ def collect(
         bool, _ask.option("--init", help="Write a sample of such a file, to --config or collect.toml.")
     ] = False,
 ) -> None:
-    """Put the rows of DOCUMENT (a file, or - for standard input) into a sink, each exactly once, until stopped.
+    """Put the rows of DOCUMENT (a file, or - for standard input) into a sink, each exactly once.
 
     Each commit holds rows, gaps and the checkpoint together. Started again, it goes on from the last one, however it
     ended: what was missed meanwhile is asked for. Flags win over BQSTREAM_COLLECT_… variables, these over --config.
@@ -200,8 +196,9 @@ async def _collect(settings: Settings) -> int:
     monitor = Monitor()
     client, collectors = _made(settings, monitor)
     monitor.watch(client, collectors)
-    async with _seen(settings, monitor, collectors), client:
-        return await _run(collectors, process.seconds, process.stop_within)
+    async with seen(process, monitor) as say, client:
+        ended = await run_all(collectors, process.seconds, process.stop_within)
+    return told(ended, say, process.stop_within)
 
 
 def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]]:
@@ -268,83 +265,3 @@ def _text_of(path: str | None) -> str | None:
         return None if path is None else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--schema {path} cannot be read: {error}") from None
-
-
-@contextlib.asynccontextmanager
-async def _seen(settings: Settings, monitor: Monitor, collectors: Sequence[Collector]) -> AsyncIterator[None]:
-    yield
-
-
-async def _run(collectors: Sequence[Collector], seconds: float | None, stop_within: float) -> int:
-    """Run them all. One that ends badly stops the others, which commit what they have."""
-    loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
-    caught: list[int] = []
-
-    def stop(number: int = 0) -> None:
-        caught.extend([number] if number else [])
-        stopped.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(NotImplementedError):
-            loop.add_signal_handler(number, stop, number)
-    timer = loop.call_later(seconds, stop) if seconds is not None else None
-    tasks = {asyncio.create_task(one.run(), name=f"bqstream collector {one.name}"): one for one in collectors}
-    waiting = asyncio.create_task(stopped.wait())
-    try:
-        pending: set[asyncio.Task[Any]] = set(tasks)
-        while pending and not stopped.is_set():
-            done, _ = await asyncio.wait({*pending, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            pending -= done
-            if any(task is not waiting and not task.cancelled() and task.exception() for task in done):
-                break
-        for one in collectors:
-            one.stop()
-        if pending:
-            await asyncio.wait(pending, timeout=stop_within)
-    finally:
-        if timer is not None:
-            timer.cancel()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            with contextlib.suppress(NotImplementedError):
-                loop.remove_signal_handler(number)
-        late = [one for task, one in tasks.items() if not task.done()]
-        for task in (*tasks, waiting):
-            task.cancel()
-        await asyncio.wait({*tasks, waiting})
-    return _told(tasks, late, caught, stop_within)
-
-
-def _told(
-    tasks: dict[asyncio.Task[Collected], Collector],
-    late: Sequence[Collector],
-    caught: Sequence[int],
-    within: float,
-) -> int:
-    """Say how each ended. Gives the exit code: that of the worst."""
-    codes = []
-    for task, collector in tasks.items():
-        if collector in late:
-            tell(f"{collector.name}: the last commit did not end within {within:g} s; its rows come again")
-            codes.append(SINK)
-        elif task.cancelled():
-            codes.append(SINK)
-        elif (error := task.exception()) is None:
-            tell(f"{collector.name}: {_summary(task.result())}")
-        elif isinstance(error, BqstreamError):
-            tell(f"bqstream: {collector.name}: {error}")
-            codes.append(exit_code(error))
-        else:
-            raise error
-    if codes:
-        return codes[0]
-    return 128 + signal.SIGINT if signal.SIGINT in caught else 0
-
-
-def _summary(done: Collected) -> str:
-    parts = [counted(done.rows, "row"), counted(done.commits, "commit"), counted(done.gaps, "gap")]
-    if done.holes:
-        parts.append(f"{counted(done.holes, 'gap')} that cannot be closed")
-    if done.misfits:
-        parts.append(f"{counted(done.misfits, 'row')} that did not fit")
-    return ", ".join(parts)

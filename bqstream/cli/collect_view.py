@@ -39,11 +39,13 @@ class CollectView(Protocol):
     def show(self, picture: Picture) -> None: ...
 
 
-def view_of(file: TextIO) -> CollectView:
-    """The view that suits ``file``. Colours are rich's, which leaves them out where NO_COLOR is set."""
+def view_of(file: TextIO, plain: bool = False) -> CollectView:
+    """The view that suits ``file``, or the ``plain`` one. Colours are rich's, which leaves them out with NO_COLOR."""
     console = Console(file=file, highlight=False)
     return (
-        LiveCollect(console) if console.is_terminal and not console.is_dumb_terminal else PlainCollect(file)
+        LiveCollect(console)
+        if console.is_terminal and not console.is_dumb_terminal and not plain
+        else PlainCollect(file)
     )
 
 

@@ -31,7 +31,7 @@ ACCESS = 3  # credentials, or the plan
 GAP = 4  # rows are missing that cannot be brought
 SINK = 5  # rows could not be put where they belong
 LOCKED = 6  # another process is at it
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def tell(text: str) -> None:
@@ -69,7 +69,7 @@ async def run_until(work: Awaitable[object], seconds: float | None = None) -> in
 
     limit = asyncio.timeout(seconds)
     try:
-        for number in _SIGNALS:
+        for number in SIGNALS:
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(number, stop, number)
         async with limit:
@@ -83,7 +83,7 @@ async def run_until(work: Awaitable[object], seconds: float | None = None) -> in
         for _ in caught:
             task.uncancel()
     finally:
-        for number in _SIGNALS:
+        for number in SIGNALS:
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
     return caught[0] if caught else None

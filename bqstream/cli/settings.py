@@ -203,6 +203,17 @@ def read(flags: Mapping[str, Any], config: str | None) -> Settings:
     return Settings(process, tuple(filter(None, jobs)), "to" not in given)
 
 
+def secret(name: str) -> str | None:
+    """What the environment holds under ``name``, or the file that ``name_FILE`` names. Raises UsageError."""
+    if (text := os.environ.get(name)) is not None:
+        return text
+    path = os.environ.get(f"{name}_FILE")
+    try:
+        return Path(path).read_text(encoding="utf-8").strip() if path else None
+    except (OSError, ValueError):
+        raise UsageError(f"the file that {name}_FILE names cannot be read") from None
+
+
 def all_of(mistakes: Sequence[str]) -> str:
     """Every mistake, each on a line of its own where there are several."""
     mistakes = list(dict.fromkeys(mistakes))
@@ -284,15 +295,12 @@ def _filled(value: Any, where: str, mistakes: list[str]) -> Any:
         return value
 
     def filled(found: re.Match[str]) -> str:
-        name = found[1]
         try:
-            if (text := os.environ.get(name)) is not None:
+            if (text := secret(found[1])) is not None:
                 return text
-            return Path(os.environ[f"{name}_FILE"]).read_text(encoding="utf-8").strip()
-        except KeyError:
-            mistakes.append(f"{where}: the environment has no {name}, nor {name}_FILE")
-        except (OSError, ValueError):
-            mistakes.append(f"{where}: the file that {name}_FILE names cannot be read")
+            mistakes.append(f"{where}: the environment has no {found[1]}, nor {found[1]}_FILE")
+        except UsageError as error:
+            mistakes.append(f"{where}: {error}")
         return ""
 
     return _VARIABLE.sub(filled, value)
