@@ -17,7 +17,7 @@ from cyclopts import App
 from .. import Checkpoint, SinkFailed, SinkLocked, UsageError
 from ..collect import Collector, Column, GapRecord, Stored
 from ..collect.collector import locked
-from ..collect.rewind import Place, Rewind, places_of, shown
+from ..collect.rewind import Place, Rewind, shown, standings
 from ..collect.sinks.sql import quoted
 from ..collect.state import State
 from ..wording import counted
@@ -208,11 +208,7 @@ async def _peek(collector: Collector) -> Stored | None:
 def _lines(stored: Stored, state: State) -> list[str]:
     checkpoint = Checkpoint.loads(state.checkpoint)
     lines = [f"commit {stored.number:,}, of what came in by {shown(checkpoint.at)}"]
-    for key, place in places_of(checkpoint).items():
-        beyond = _beyond(checkpoint, key)
-        lines.append(
-            f"{key}: whole below {place}" + (f", and {counted(beyond, 'row')} beyond" if beyond else "")
-        )
+    lines += [f"{key}: {standing}" for key, standing in standings(checkpoint).items()]
     for table in state.tables:
         columns = ", ".join(f"{column.name} {_kind(column)}" for column in table.columns)
         lines.append(f"table {table.name}: {columns}")
@@ -229,8 +225,13 @@ def _json(collector: Collector, stored: Stored, state: State) -> dict[str, Any]:
         "commit": stored.number,
         "at": shown(checkpoint.at),
         "cubes": {
-            key: {"kind": place.kind, "place": place.text(), "beyond": _beyond(checkpoint, key)}
-            for key, place in places_of(checkpoint).items()
+            key: {
+                "kind": one.whole.kind,
+                "whole_below": one.whole.text(),
+                "beyond": one.beyond,
+                "reached": None if one.reached is None else str(one.reached),
+            }
+            for key, one in standings(checkpoint).items()
         },
         "tables": {
             table.name: {column.name: _kind(column) for column in table.columns} for table in state.tables
@@ -238,11 +239,6 @@ def _json(collector: Collector, stored: Stored, state: State) -> dict[str, Any]:
         "open_gaps": msgspec.to_builtins(state.open_gaps),
         "checkpoint_bytes": len(state.checkpoint),
     }
-
-
-def _beyond(checkpoint: Checkpoint, key: str) -> int:
-    """How many rows are there of those above the place; each is 12 characters."""
-    return sum(len(text) // 12 for text in checkpoint.cubes[key].beyond.values())
 
 
 def _kind(column: Column) -> str:
@@ -263,7 +259,8 @@ async def _rewind(collector: Collector, to: Place, yes: bool) -> int:
         stored = await _opened(collector)
         if stored is None:
             raise UsageError(f"{sink.name} holds nothing of {name}: there is nothing to go back from")
-        back = Rewind.of(stored, to)
+        kinds = {key: reader.kind for key, reader in collector.readers.items()}
+        back = Rewind.of(stored, to, kinds)
         for line in await _repeated(collector, back, to):
             tell(line)
         if not yes and not _confirmed():
@@ -295,16 +292,14 @@ async def _opened(collector: Collector) -> Stored | None:
 async def _repeated(collector: Collector, back: Rewind, to: Place) -> list[str]:
     """What a person should know before."""
     lines = [f"{collector.name} in {collector.sink.name}, commit {back.stored.number:,}"]
-    for key, place in places_of(Checkpoint.loads(back.state.checkpoint)).items():
-        if key not in back.moved:
-            lines.append(f"  {key} stays at {place}")
-            continue
-        lines.append(f"  {key} goes back to {shown(to)} from {back.moved[key]}")
+    lines += [f"  {key} stays: {standing}" for key, standing in back.stay.items()]
+    for key, standing in back.moved.items():
+        lines.append(f"  {key} goes back to {shown(to)}; it is {standing}")
         table = next((table for table in back.state.tables if table.cube == key), None)
         if table is None:  # it has had no rows
             continue
-        path = collector.place(key)
-        column = next((column for column in table.columns if column.path == path), None)
+        reader = collector.readers.get(key)
+        column = next((column for column in table.columns if reader and column.path == reader.at), None)
         count = None if column is None else await _count(collector, table.name, column, to)
         if column is None or count is None:
             lines.append(

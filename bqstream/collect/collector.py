@@ -24,6 +24,7 @@ from ..checkpoint import Checkpoint
 from ..client import Client
 from ..config import Backoff
 from ..delivery.document import Document
+from ..delivery.enlarge import Reader
 from ..delivery.marks import keyless_of, void_of
 from ..delivery.plan import Plan
 from ..errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
@@ -383,10 +384,10 @@ class Collector:
     def sink(self) -> Sink:
         return self._sink
 
-    def place(self, cube: str) -> tuple[str, ...] | None:
-        """The path in ``cube``'s rows to the block, slot or time that they stand at; None where they do not say."""
-        reader = Plan.make(self._document, self._variables, hidden=False).readers.get(cube)
-        return reader.at if reader else None
+    @property
+    def readers(self) -> Mapping[str, Reader]:
+        """How each cube's rows say where they stand."""
+        return Plan.make(self._document, self._variables).readers
 
     def _note(self, prepared: Prepared, seconds: float) -> None:
         commit = prepared.commit

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from ..checkpoint import Checkpoint, Mark
-from ..delivery.cursor import Cursor
+from ..delivery.cursor import Cursor, CursorKind
 from ..delivery.marks import windows_of
 from ..errors import UsageError
 from .state import State
@@ -20,11 +20,38 @@ Place = int | datetime
 """A block's number, slot or height; or the time of a block."""
 
 
-def places_of(checkpoint: Checkpoint) -> dict[str, Cursor]:
-    """Where each cube stands: all rows below are in the sink. It is a time where no row of the cube has come yet."""
-    return {
-        key: window.low or Cursor("time", window.since or 0) for key, window in windows_of(checkpoint).items()
-    }
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one cube has come.
+
+    Attributes:
+        whole: all rows below are in the sink; a time where no place is known yet.
+        beyond: how many rows are there at that place and above.
+        reached: the highest place of these, in what the cube counts; None where they do not say.
+    """
+
+    whole: Cursor
+    beyond: int
+    reached: int | None
+
+    def __str__(self) -> str:
+        if not self.beyond:
+            return f"whole below {self.whole}"
+        reached = "" if self.reached is None else f" up to {self.reached}"
+        return f"whole below {self.whole}, and {self.beyond:,} of the rows beyond{reached}"
+
+
+def standings(checkpoint: Checkpoint) -> dict[str, Standing]:
+    """How far each cube has come."""
+    found = {}
+    for key, window in windows_of(checkpoint).items():
+        beyond = checkpoint.cubes[key].beyond
+        found[key] = Standing(
+            whole=window.low or Cursor("time", window.since or 0),
+            beyond=sum(len(text) // 12 for text in beyond.values()),
+            reached=max((int(place) for place in beyond if place), default=None),
+        )
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,47 +61,46 @@ class Rewind:
     Attributes:
         stored: what the sink holds.
         state: what it is to hold.
-        moved: the cubes that go back, with where they stood. The others stay.
+        moved: the cubes that go back, with how far they had come; ``stay``: the others.
     """
 
     stored: Stored
     state: State
-    moved: Mapping[str, Cursor]
+    moved: Mapping[str, Standing]
+    stay: Mapping[str, Standing]
 
     @classmethod
-    def of(cls, stored: Stored, to: Place) -> Rewind:
-        """The way back to ``to``, from where on every row comes again.
+    def of(cls, stored: Stored, to: Place, kinds: Mapping[str, CursorKind | None]) -> Rewind:
+        """The way back to ``to``, from where on every row comes again; ``kinds`` says what each cube counts.
 
-        Raises UsageError: no cube stands by such a place, or one has not come as far.
+        Raises UsageError: no cube goes by such a place, or one has not come as far.
         """
         state = State.loads(stored.state)
         checkpoint = Checkpoint.loads(state.checkpoint)
-        places = places_of(checkpoint)
-        if not places:
+        there = standings(checkpoint)
+        if not there:
             raise UsageError(
                 "nothing of this subscription can be asked for again, so that there is no way back"
             )
-        timed = isinstance(to, datetime)
-        moved = {key: place for key, place in places.items() if place.is_time == timed}
-        if not moved:
-            said = ", ".join(f"{key} at {place}" for key, place in places.items())
-            give = (
-                "block's number or slot, and no time"
-                if timed
-                else "time, such as 2026-01-31T12:00:00Z, and no block"
+        marks = {}
+        for key, standing in there.items():
+            kind = standing.whole.kind if checkpoint.cubes[key].low else kinds.get(key) or "time"
+            back = _back(key, checkpoint.cubes[key], standing, Cursor(kind, 0).is_time, to)
+            if back is not None:
+                marks[key] = back
+        if not marks:
+            what = (
+                "block's number or slot" if isinstance(to, datetime) else "time, such as 2026-01-31T12:00:00Z"
             )
-            raise UsageError(f"--to takes a {give}: the sink stands with {said}")
-        value = int(to.timestamp()) if isinstance(to, datetime) else to
-        for key, place in moved.items():
-            if value > place.value:
-                raise UsageError(
-                    f"{key} stands at {place}: to go on from later than that would leave out the rows in between"
-                )
-        marks = {key: _back(checkpoint.cubes[key], place, value) for key, place in moved.items()}
+            raise UsageError(f"{', '.join(there)}: the way back is to a {what}: {shown(to)} is none")
         at = min(checkpoint.at, to) if isinstance(to, datetime) else checkpoint.at
-        back = replace(checkpoint, at=at, cubes={**checkpoint.cubes, **marks})
-        state = msgspec.structs.replace(state, run=secrets.token_hex(4), checkpoint=back.dumps())
-        return cls(stored, state, moved)
+        gone = replace(checkpoint, at=at, cubes={**checkpoint.cubes, **marks})
+        return cls(
+            stored,
+            msgspec.structs.replace(state, run=secrets.token_hex(4), checkpoint=gone.dumps()),
+            moved={key: one for key, one in there.items() if key in marks},
+            stay={key: one for key, one in there.items() if key not in marks},
+        )
 
     def commit(self, subscription: str) -> Commit:
         """The commit that goes it; it has no rows."""
@@ -86,13 +112,28 @@ class Rewind:
         )
 
 
-def _back(mark: Mark, place: Cursor, value: int) -> Mark:
-    """Nothing is known beyond. What rows are told apart by stays, since a key that was none is none later either."""
-    if mark.low is None:
-        return replace(mark, since=value, beyond={})
-    return replace(mark, low=replace(place, value=value).as_json(), since=None, beyond={})
+def _back(key: str, mark: Mark, standing: Standing, timed: bool, to: Place) -> Mark | None:
+    """The mark for going on from ``to``; None where the cube does not go by such a place.
+
+    What rows are told apart by stays in it: a key that was none is none later either.
+    """
+    value = int(to.timestamp()) if isinstance(to, datetime) else to
+    whole = standing.whole
+    by_time = isinstance(to, datetime)
+    if timed != by_time and (not by_time or mark.low is not None):
+        return None
+    if whole.is_time == by_time and value <= whole.value:
+        if mark.low is None:
+            return replace(mark, since=value, beyond={})
+        return replace(mark, low=replace(whole, value=value).as_json(), since=None, beyond={})
+    if timed != by_time or standing.reached is None or value > standing.reached:
+        raise UsageError(f"{key} is {standing}: to go on from {shown(to)} would leave out what comes before")
+    # It was not whole so far up: what is missing below is asked for as ever, and only what is above comes again.
+    return replace(
+        mark, beyond={place: rows for place, rows in mark.beyond.items() if not place or int(place) < value}
+    )
 
 
 def shown(place: Place) -> str:
-    """A place as people write it, and as ``--to`` reads it."""
+    """A place as ``--to`` reads it."""
     return str(place) if isinstance(place, int) else f"{place.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

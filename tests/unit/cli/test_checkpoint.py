@@ -119,7 +119,7 @@ def test_show_tells_what_the_sink_holds_and_needs_no_credentials(
     assert first == f"trades in {sink}"
     assert lines[:2] == [
         "  commit 1, of what came in by 2026-01-02T03:04:05Z",
-        "  DEXTrades: whole below number 100, and 3 rows beyond",
+        "  DEXTrades: whole below number 100, and 3 of the rows beyond up to 100",
     ]
     assert "  table trades: Block_Number integer, Block_Hash text, Trade_Buy_Amount text" in lines[2]
     assert lines[3] == "  gap being closed: DEXTrades from 2026-01-02T03:04:05Z to now (dropped)"
@@ -136,7 +136,9 @@ def test_show_gives_the_same_as_json(bqstream: Bqstream, document: str, sink: st
         1,
         "2026-01-02T03:04:05Z",
     )
-    assert shown["cubes"] == {"DEXTrades": {"kind": "number", "place": "100", "beyond": 3}}
+    assert shown["cubes"] == {
+        "DEXTrades": {"kind": "number", "whole_below": "100", "beyond": 3, "reached": "100"}
+    }
     assert shown["tables"]["trades"]["Block_Number"] == "integer"
     assert [gap["id"] for gap in shown["open_gaps"]] == ["g"]
     assert shown["checkpoint_bytes"] > 0
@@ -174,7 +176,7 @@ def test_rewind_says_what_comes_again_and_goes_back(bqstream: Bqstream, document
     assert (ended.code, ended.out) == (0, "")
     assert ended.err.splitlines() == [
         f"trades in {sink}, commit 1",
-        "  DEXTrades goes back to 95 from number 100",
+        "  DEXTrades goes back to 95; it is whole below number 100, and 3 of the rows beyond up to 100",
         "  15 rows of trades come again, and stand twice unless removed before:",
         '    DELETE FROM "trades" WHERE "Block_Number" >= 95;',
         "trades: the next collect goes on from 95",
@@ -270,9 +272,9 @@ def test_a_collector_elsewhere_is_noticed_by_the_number(
     [
         ([], "give --to BLOCK"),
         (["--to", "1", "--to", "2"], "give --to BLOCK"),
-        (["--to", "101"], "stands at number 100"),
-        (["--to", "2026-01-01T00:00:00Z"], "--to takes a block's number"),
-        (["--to", "1h"], "--to takes a block's number"),
+        (["--to", "101"], "whole below number 100"),
+        (["--to", "2026-01-01T00:00:00Z"], "the way back is to a block's number"),
+        (["--to", "1h"], "the way back is to a block's number"),
     ],
 )
 def test_a_place_that_means_nothing_is_refused_with_2(
