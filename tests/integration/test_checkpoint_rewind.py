@@ -8,13 +8,17 @@ import json
 import signal
 import sqlite3
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from bqstream.collect import Collector, open_sink
+from bqstream.collect.rewind import Rewind
 from bqstream.simulator import Simulator
+from tests.virtual_time import virtual_time
 
-from .harness import until
+from .harness import client_for, until
 from .test_cli import bqstream, ended, environment, started
 
 DOCUMENT = """subscription { EVM(network: eth) { Transfers {
@@ -123,3 +127,38 @@ async def test_a_collector_that_runs_is_looked_at_and_not_sent_back(tmp_path: Pa
         await until(lambda: newest(path) > before, within=60)  # it goes on
         process.send_signal(signal.SIGTERM)
         assert (await ended(process)).code == 0
+
+
+@virtual_time
+async def test_a_rewind_of_many_minutes_brings_every_row_since_once_more(tmp_path: Path) -> None:
+    path = tmp_path / "rows.db"
+    async with (
+        Simulator(block_interval=2, transactions=3, query_lag=0.3) as simulator,
+        client_for(simulator) as client,
+    ):
+
+        async def collect(seconds: float) -> Collector:
+            collector = Collector(client, DOCUMENT, f"sqlite:{path}", since=timedelta(seconds=1))
+            task = asyncio.create_task(collector.run())
+            await asyncio.sleep(seconds)
+            collector.stop()
+            await task
+            return collector
+
+        collector = await collect(300)
+        before, last = rows_in(path), newest(path)
+        block = min(block_of(row) for row in before) + 10
+        sink = open_sink(f"sqlite:{path}")
+        stored = await sink.open(collector.name)
+        assert stored is not None
+        back = Rewind.of(stored, block, {key: reader.kind for key, reader in collector.readers.items()})
+        assert back.moved["Transfers"].whole.value > block
+        await sink.commit(back.commit(collector.name))
+        await sink.aclose()
+        await collect(60)
+    after = rows_in(path)
+    assert {row: count for row, count in after.items() if block_of(row) < last} == {
+        row: count * (2 if block_of(row) >= block else 1)
+        for row, count in before.items()
+        if block_of(row) < last
+    }
