@@ -101,3 +101,14 @@ def test_each_begins_by_saying_what_it_is(name: str) -> None:
     first, second, *_ = (FOLDER / name).read_text(encoding="utf-8").splitlines()
     assert first.startswith("# ")
     assert second.startswith("# ")
+
+
+def test_readme_names_every_metric() -> None:
+    root = FOLDER.parents[1]
+    sources = [root / "bqstream" / path for path in ("prometheus.py", "collect/metrics.py")]
+    text = "".join(path.read_text(encoding="utf-8") for path in sources)
+    names = set(re.findall(r'"(bqstream_\w+)"', text))
+    section = (
+        (root / "README.md").read_text(encoding="utf-8").partition("## Collect into")[2].partition("\n## ")[0]
+    )
+    assert set(re.findall(r"`(bqstream_\w+)`", section)) == names
