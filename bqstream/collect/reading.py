@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
-from ..options import is_positive
+from ..options import is_positive, whole
 from ..subscription import Subscription
 
 MEBIBYTE = 1024 * 1024
@@ -31,9 +31,10 @@ class Batching:
     bytes: int = 4 * MEBIBYTE
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "messages", "bytes"):
-            if not is_positive(getattr(self, name)):
-                raise UsageError(f"Batching({name}={getattr(self, name)!r}): give a positive, finite number")
+        if not is_positive(self.seconds):
+            raise UsageError(f"Batching(seconds={self.seconds!r}): give a positive, finite number")
+        whole("messages", self.messages)
+        whole("bytes", self.bytes)
 
 
 @dataclass(frozen=True, slots=True)
