@@ -37,7 +37,10 @@ class _Beyond:
 
     def add(self, block: int | None, tags: Tag) -> None:
         place = _NOWHERE if block is None else block
-        self._tags.setdefault(place, bytearray()).extend(tags)
+        known = self._tags.get(place)
+        if known is None:
+            known = self._tags[place] = bytearray()
+        known += tags
         self._texts.pop(place, None)
 
     def above(self, low: int) -> dict[str, str]:
@@ -121,11 +124,14 @@ class Marks:
         for entry in self._history.entries(until, since=self._next):
             cubes, highest = Payload(entry.raw).cubes, dict[str, Cursor]()
             for key, reader in closable.items():
+                rows, top = self._rows(key), None
                 for raw in cubes.get(key) or ():
                     cursor, tag = place_of(raw, reader)
-                    self._rows(key).add(None if cursor is None else cursor.value, tag)
-                    if cursor is not None and (key not in highest or highest[key] < cursor):
-                        highest[key] = cursor
+                    rows.add(None if cursor is None else cursor.value, tag)
+                    if cursor is not None and (top is None or top.value < cursor.value):
+                        top = cursor
+                if top is not None:
+                    highest[key] = top
             self._recent.append((entry.at, highest))
             self._at = entry.at
         self._next = max(self._next, until + 1)

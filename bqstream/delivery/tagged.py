@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .cursor import Cursor
-from .enlarge import Reader
+from .enlarge import Key, Reader
 
 Tag = bytes
 """9 bytes, 12 characters in base64: one coincidence among a million rows once in ten billion times."""
@@ -30,8 +30,10 @@ def _float(text: str) -> _Float:
     return _FLOAT
 
 
+_UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 _FLOAT = _Float()
 _decode = msgspec.json.Decoder(float_hook=_float).decode
+_encode_key = msgspec.json.Encoder().encode
 _encode = msgspec.json.Encoder(order="sorted", enc_hook=lambda value: "~").encode
 
 
@@ -61,9 +63,17 @@ class Row(NamedTuple):
 
 
 def place_of(raw: msgspec.Raw, reader: Reader) -> tuple[Cursor | None, Tag]:
-    """Where a row stands, and its tag: less work than to read all of it."""
-    row = tagged(raw, reader, whole=False)
-    return row.cursor, row.tag
+    """Where a row stands, and its tag, as ``tagged`` has them, in half the time."""
+    try:
+        value = _decode(raw)
+    except _UNREADABLE:
+        return None, _digest(bytes(raw))
+    cursor, key = reader.cursor(value), reader.key(value)
+    if key is not None:
+        return cursor, _tag_of(key)
+    frame = _frame(cursor, reader.hash(value))
+    reader.take_out(value)
+    return cursor, _digest(frame + _canonical(value, raw))
 
 
 def told_by(reader: Reader) -> str:
@@ -90,24 +100,22 @@ def _cursor(raw: msgspec.Raw, reader: Reader) -> Cursor | None:
         return None
 
 
-def tagged(raw: msgspec.Raw, reader: Reader, *, whole: bool = True) -> Row:
-    """Read one row; nothing here raises, whatever it holds. If not ``whole``, one that is told by its key is read
-    without its content."""
+def tagged(raw: msgspec.Raw, reader: Reader) -> Row:
+    """Read one row; nothing here raises, whatever it holds."""
     _seen.float = False
     try:
         value = _decode(raw)
-    except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+    except _UNREADABLE:
         tag = _digest(bytes(raw))
         return Row(raw, None, tag, tag, tag, None)
     cursor, key, branch = reader.cursor(value), reader.key(value), reader.hash(value)
     if key is not None:
-        tag = content = _digest(b"k" + msgspec.json.encode(key))
-        if whole:
-            reader.take_out(value)
-            content = _digest(_canonical(value, raw))
+        tag = _tag_of(key)
+        reader.take_out(value)
+        content = _digest(_canonical(value, raw))
         return Row(raw, cursor, tag, tag, content, branch)
     reader.take_out(value)
-    frame = msgspec.json.encode((branch, None if cursor is None else cursor.value))
+    frame = _frame(cursor, branch)
     tag = exact = _digest(frame + _canonical(value, raw))
     if _seen.float:
         value = msgspec.json.decode(raw)
@@ -132,6 +140,14 @@ def _canonical(value: Any, raw: msgspec.Raw) -> bytes:
         return _encode(value)
     except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError, TypeError):
         return bytes(raw)
+
+
+def _frame(cursor: Cursor | None, branch: str | None) -> bytes:
+    return _encode_key((branch, None if cursor is None else cursor.value))
+
+
+def _tag_of(key: Key) -> Tag:
+    return _digest(b"k" + _encode_key(key))
 
 
 def _digest(text: bytes) -> Tag:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,8 @@ from bqstream import (
 )
 from bqstream.collect import Batching, Collected, Collector
 from bqstream.collect.status import State
-from tests.unit.session.service import Service, mute, settle
+from bqstream.collect.writing import Writing
+from tests.unit.session.service import Service, mute, polite, settle
 from tests.unit.test_client import client_of, service_of
 from tests.virtual_time import virtual_time
 
@@ -494,6 +496,51 @@ def test_cancelling_at_any_moment_leaves_nothing_behind_and_loses_no_commit(
             assert sink.closed == (1 if turns else 0)
 
     run()
+
+
+@pytest.mark.asyncio
+async def test_cancelling_waits_for_the_thread_that_prepares_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def prepare(writing: Writing, batch: Any) -> Any:
+        begun.set()
+        assert go.wait(30)
+        raise SinkFailed("too late")
+
+    monkeypatch.setattr(Writing, "prepare", prepare)
+    client = Client("a-token-of-the-test", endpoint="wss://service.test/graphql", backfill="off")
+    client._engine = Service(polite)
+    async with client:
+        sink = Memory(tmp_path / "lock")
+        task = asyncio.create_task(Collector(client, DOCUMENT, sink).run())
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+        assert not sink.closed
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sink.closed
+
+
+@virtual_time
+async def test_two_sinks_collectors_of_one_name_in_one_folder_have_each_their_dead_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with client_of() as client:
+        sinks = [Memory(tmp_path / "lock") for _ in range(3)]
+        sinks[0].lock = sinks[1].lock = None
+        sinks[1].name = "another"
+        paths = [Collector(client, DOCUMENT, sink)._dead_letters.path for sink in sinks]
+        assert len(set(paths)) == 3
+        assert paths[2] == tmp_path / "Blocks.dead.jsonl"
+        assert paths[0] == Collector(client, DOCUMENT, sinks[0])._dead_letters.path
+        assert all(path.name.startswith("Blocks.") and path.name.endswith(".dead.jsonl") for path in paths)
 
 
 @virtual_time

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bqstream.delivery.cursor import Cursor
 from bqstream.delivery.enlarge import Reader
@@ -54,9 +58,28 @@ def test_what_cannot_be_read_is_compared_by_its_bytes() -> None:
     assert row("[1]").cursor is None
 
 
+parts = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3)
+)
+anything = parts | st.lists(parts, max_size=2) | st.dictionaries(st.sampled_from(["Number", "Hash"]), parts)
+names = st.sampled_from(["Hash", "Log", "Block", "bqs_Block", "bqs_Log", "v"])
+
+
+@given(st.dictionaries(names, anything) | anything)
+def test_the_short_way_to_a_tag_leads_to_the_same_whatever_a_row_holds(value: Any) -> None:
+    for reader in (KEYED, ALIKE, KEYED.by_content):
+        raw = msgspec.Raw(msgspec.json.encode(value))
+        whole = tagged(raw, reader)
+        assert place_of(raw, reader) == (whole.cursor, whole.tag)
+
+
 def test_the_short_ways_say_the_same() -> None:
     for reader in (KEYED, ALIKE):
-        for text in ('{"Hash":"0x1","Log":2,"Block":{"Number":"7"},"p":1.5}', '{"Block":{}}', "3"):
+        for text in ('{"Hash":"0x1","Log":2,"Block":{"Number":"7"},"p":1.5}', '{"Block":{}}', "3", "1e999"):
             raw = msgspec.Raw(text.encode())
             whole = tagged(raw, reader)
             assert place_of(raw, reader) == (whole.cursor, whole.tag)
