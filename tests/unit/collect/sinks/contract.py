@@ -170,6 +170,7 @@ class SinkContract(abc.ABC):
             assert found.keys() == {0, 1}
             assert found[1]["Log_Index"] is None
 
+    @pytest.mark.soak
     @pytest.mark.asyncio
     @pytest.mark.parametrize("point", ["written", "staged", "committed"])
     @pytest.mark.parametrize("before", [0, 3])
