@@ -24,14 +24,16 @@ from ..checkpoint import Checkpoint
 from ..client import Client
 from ..config import Backoff
 from ..delivery.document import Document
-from ..errors import SinkLocked, SinkUnavailable, UsageError
+from ..delivery.marks import keyless_of, void_of
+from ..delivery.plan import Plan
+from ..errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..message import Gap
 from ..subscription import Subscription
 from .columns import drafts
 from .deadletters import DeadLetters
 from .failpoints import failpoint
 from .reading import Batch, Batching, End, Reading
-from .sink import Sink, open_sink
+from .sink import Sink, files, open_sink
 from .state import State
 from .status import CollectorStatus
 from .status import State as Doing
@@ -126,7 +128,9 @@ class Collector:
         self._drafts = drafts(
             self._document, variables, table=table, columns=columns, schema=schema, decimals=decimals
         )
-        self.name = name or "+".join(draft.table.name for draft in self._drafts)
+        self.name = name or "+".join(self._tables)
+        if not self.name.isprintable() or "/" in self.name or "\\" in self.name:
+            raise UsageError(f"name={self.name!r}: it is a part of file names too: leave out slashes")
         self._since = since
         self._on_gap: Literal["continue", "raise"] = "raise" if on_gap == "stop" else "continue"
         self._undo = undo
@@ -138,7 +142,8 @@ class Collector:
         self._backoff = backoff or Backoff(initial=0.2, maximum=30.0)
         self._limit = limit
         self._overdue = overdue
-        self._stopped = False
+        self._stopping = asyncio.Event()
+        self._opening: asyncio.Future[Subscription[Any]] | None = None
         self._stream: Subscription[Any] | None = None
         self._reading: Reading | None = None
         self._gaps: tuple[Gap, ...] | None = None
@@ -154,7 +159,7 @@ class Collector:
         self.last_rows: deque[tuple[str, Mapping[str, Any]]] = deque(maxlen=LAST_ROWS)
 
     def __repr__(self) -> str:
-        return f"<Collector {self.name} to {self._sink.name}, {self._doing}, {self._rows} rows>"
+        return f"<Collector {self.name} to {self._sink.name}, {self._state}, {self._rows} rows>"
 
     # ------------------------------------------------------------------ running
 
@@ -170,38 +175,40 @@ class Collector:
 
         Cancelling it ends it without another commit: what was not committed comes again in the next process.
         """
+        self._gaps = None
         try:
             with _locked(self._sink, self.name):
-                await self._collect()
+                try:
+                    await self._collect()
+                finally:
+                    await self._sink.aclose()
         except BaseException:
             self._doing = "failed"
             raise
-        finally:
-            await self._sink.aclose()
         self._doing = "done"
         return Collected(self._rows, self._commits, self._misfits, len(self._named), self._holes)
 
     def stop(self) -> None:
-        """Commit what has been read, and end ``run``. Idempotent; waits for nothing."""
-        self._stopped = True
+        """Commit what has come in until now, and end ``run``. Idempotent; waits for nothing.
+
+        A sink that does not answer is tried once more then. What is not committed comes again in the next process.
+        """
+        self._stopping.set()
         if self._reading is not None:
-            self._doing = "stopping"
             self._reading.stop()
+        elif self._opening is not None:
+            self._opening.cancel()
 
     async def _collect(self) -> None:
+        self._doing = "starting"
         stored = await self._trying(lambda: self._sink.open(self.name))
         state = State.loads(stored.state) if stored else None
         checkpoint = self._resumed(state) if state else None
         await asyncio.to_thread(self._dead_letters.cut, state.dead_letters if state else 0)
-        async with self._client.subscribe(
-            self._document.text,
-            self._variables,
-            operation_name=self._document.operation_name,
-            resume=checkpoint,
-            since=self._since if checkpoint is None else None,
-            on_gap=self._on_gap,
-            undo=self._undo,
-        ) as stream:
+        stream = await self._subscribed(checkpoint)
+        if stream is None:
+            return
+        async with stream:
             self._stream = stream
             self._doing = "collecting"
             writing = Writing(
@@ -219,31 +226,50 @@ class Collector:
             self._reading = reading = Reading(stream, self._batching, self._seconds, self._limit)
             reader = asyncio.create_task(reading.run(), name=f"bqstream collector reads {self.name}")
             try:
-                if self._stopped:
-                    self.stop()
+                if self._stopping.is_set():
+                    reading.stop()
                 if (
                     stored is None
                 ):  # so that a process that dies before the first rows come loses none of them
                     await self._write(writing, Batch((), None, {}))
-                await self._write_all(writing, reading, reader)
+                await self._write_all(writing, reading)
             finally:
+                self._gaps = self._named  # before those that are open are given up
+                self._reading = None
                 reader.cancel()
                 await asyncio.wait({reader})
 
-    async def _write_all(self, writing: Writing, reading: Reading, reader: asyncio.Task[None]) -> None:
-        while True:
-            getting = asyncio.ensure_future(reading.batches.get())
-            await asyncio.wait({getting, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if not getting.done() and reading.batches.empty():
-                getting.cancel()
-                reader.result()  # it failed by a bug, or was cancelled
-            batch = await getting
-            if isinstance(batch, End):
-                self._gaps = self._named  # before those that are open are given up
-                if batch.error is not None:
-                    raise batch.error
-                return
+    async def _subscribed(self, checkpoint: Checkpoint | None) -> Subscription[Any] | None:
+        """The subscription; None where ``stop`` was called before there was a link for it."""
+        if self._stopping.is_set():
+            return None
+        self._opening = asyncio.ensure_future(
+            self._client.subscribe(
+                self._document.text,
+                self._variables,
+                operation_name=self._document.operation_name,
+                resume=checkpoint,
+                since=self._since if checkpoint is None else None,
+                on_gap=self._on_gap,
+                undo=self._undo,
+            )
+        )
+        try:
+            return await self._opening
+        except asyncio.CancelledError:
+            if self._opening.done() and not self._opening.cancelled() and self._opening.exception() is None:
+                await self._opening.result().aclose()
+            if self._stopping.is_set() and not _is_cancelled():
+                return None
+            raise
+        finally:
+            self._opening = None
+
+    async def _write_all(self, writing: Writing, reading: Reading) -> None:
+        while not isinstance(batch := await reading.batches.get(), End):
             await self._write(writing, batch)
+        if batch.error is not None:
+            raise batch.error
 
     async def _write(self, writing: Writing, batch: Batch) -> None:
         """Commit one batch, however often that takes."""
@@ -283,12 +309,12 @@ class Collector:
     async def _trying(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do ``work``, and try again for as long as ``backoff`` says where the sink is not to be had."""
         attempts = self._backoff.attempts
-        before = self._doing
         try:
             async for attempt in tenacity.AsyncRetrying(
                 retry=tenacity.retry_if_exception_type(SinkUnavailable),
                 wait=tenacity.wait_random_exponential(self._backoff.initial, self._backoff.maximum),
-                stop=tenacity.stop_after_attempt(attempts) if attempts else tenacity.stop_never,
+                stop=lambda retry: self._stopping.is_set() or retry.attempt_number == attempts,
+                sleep=self._pause,
                 before_sleep=self._sink_is_down,
                 reraise=True,
             ):
@@ -296,31 +322,57 @@ class Collector:
                     return await work()
             raise AssertionError("tenacity tries at least once")
         finally:
-            if self._doing == "retrying":
-                self._doing, self._trouble = before, ""
+            self._trouble = ""
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _sink_is_down(self, retry: tenacity.RetryCallState) -> None:
         error = retry.outcome.exception() if retry.outcome else None
         wait = retry.next_action.sleep if retry.next_action else 0.0
-        self._doing, self._trouble = "retrying", str(error)
+        self._trouble = str(error)
         _log.warning("%s: %s; tried again in %.1f s", self.name, error, wait)
 
     # ------------------------------------------------------------------ what was stored
 
-    def _resumed(self, state: State) -> Checkpoint:
-        """The checkpoint to go on from. Raises UsageError where it is another document's, and that is not allowed."""
+    def _resumed(self, state: State) -> Checkpoint | None:
+        """The checkpoint to go on from; None where another document had no row. Raises UsageError where it is another
+        document's, and that is not allowed."""
         checkpoint = Checkpoint.loads(state.checkpoint)
         asked = self._client.fingerprint(
             self._document.text, self._variables, operation_name=self._document.operation_name
         )
         if checkpoint.fingerprint == asked:
             return checkpoint
+        if not state.tables:  # as where the service has refused that document
+            return None
         if not self._evolve:
             raise UsageError(
                 f"{self._sink.name} holds the rows of another document, other variables or another endpoint under "
                 f"{self.name!r}: --evolve goes on with this one, --name begins anew beside it"
             )
+        self._require_keys(checkpoint)
         return replace(checkpoint, fingerprint=asked)
+
+    def _require_keys(self, checkpoint: Checkpoint) -> None:
+        """Raise UsageError where rows of the last minute would come again, or could not be told, by this document."""
+        for hidden in (True, False):
+            readers = Plan.make(self._document, self._variables, hidden=hidden).readers
+            if void_of(checkpoint, readers) is None:
+                continue
+            if keyless := keyless_of(checkpoint, readers):
+                raise UsageError(
+                    f"the rows of {', '.join(keyless)} have no key, and are told apart by the fields that the document "
+                    "selects: another document would bring those of the last minute again. Begin anew, with "
+                    "another --name and --table"
+                )
+            return
+        raise UsageError(
+            "the document has changed in fields by which rows are told apart, such as a block's number: select them as "
+            "before, or begin anew, with another --name and --table"
+        )
 
     # ------------------------------------------------------------------ what is seen
 
@@ -335,6 +387,13 @@ class Collector:
         self._commit_seconds = seconds
         self._newest = prepared.newest or self._newest
         self.last_rows.extend(prepared.last)
+        if prepared.errors:
+            _log.warning(
+                "%s: the service sent %d messages with errors: %s",
+                self.name,
+                len(prepared.errors),
+                str(prepared.errors[0])[:500],
+            )
         if prepared.misfits:
             path = self._dead_letters.path
             _log.warning(
@@ -350,6 +409,21 @@ class Collector:
     def _holes(self) -> int:
         return sum(gap.is_hole for gap in self._named)
 
+    @property
+    def _tables(self) -> tuple[str, ...]:
+        """But for that of data without rows, where there are others."""
+        return tuple(draft.table.name for draft in self._drafts if draft.table.cube or len(self._drafts) == 1)
+
+    @property
+    def _state(self) -> Doing:
+        if self._trouble:
+            return "retrying"
+        return (
+            "stopping"
+            if self._doing in ("starting", "collecting") and self._stopping.is_set()
+            else self._doing
+        )
+
     def status(self) -> CollectorStatus:
         """A picture of this moment."""
         now = time.monotonic()
@@ -358,9 +432,9 @@ class Collector:
             name=self.name,
             operation=self._stream.operation if self._stream else None,
             sink=self._sink.name,
-            state=self._doing,
+            state=self._state,
             trouble=self._trouble,
-            tables=tuple(draft.table.name for draft in self._drafts),
+            tables=self._tables,
             rows=self._rows,
             taken_back=self._taken_back,
             misfits=self._misfits,
@@ -386,13 +460,23 @@ def _locked(sink: Sink, name: str) -> Iterator[None]:
         path = (
             Path(tempfile.gettempdir()) / f"bqstream-{os.getuid() if hasattr(os, 'getuid') else ''}" / digest
         )
+    lock = filelock.FileLock(path, timeout=0)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path, timeout=0)
+        with files(sink.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout:
         raise SinkLocked(f"{sink.name}: another collector on this machine writes there ({path})") from None
+    except OSError as error:
+        raise SinkFailed(
+            f"{sink.name}: {path}, which keeps a second collector away: {error.strerror}"
+        ) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -36,21 +36,21 @@ class Draft:
     given: frozenset[str]
 
     def settle(self, rows: Sequence[Any]) -> Table:
-        """The table as these rows, nested, show it to be."""
-        columns: list[Column] = []
-        lists: set[tuple[str, ...]] = set()
+        """The table as these rows, nested, show it to be. Raises UsageError where two columns would have one name."""
+        columns: dict[tuple[str, ...], Column] = {}
         for column in self.table.columns:
-            if column.name in self.given:
-                columns.append(column)
-                continue
             values, cut = _values(rows, column.path)
-            if cut is not None:  # a list on the way: one column holds it whole
-                if cut not in lists:
-                    lists.add(cut)
-                    columns.append(Column("_".join(cut), cut, "json"))
-                continue
-            columns.append(replace(column, kind=_told_by(values, column.kind)))
-        return replace(self.table, columns=tuple(columns))
+            given = column.name in self.given
+            if cut is not None and not (given and cut == column.path):
+                # A list on the way, or a list: one column holds it whole, whatever was said of what is in it.
+                columns.setdefault(cut, Column("_".join(cut), cut, "json"))
+            else:
+                kind = column.kind if given else _told_by(values, column.kind)
+                columns[column.path] = replace(column, kind=kind)
+        settled = replace(self.table, columns=tuple(columns.values()))
+        if mistakes := _twice(settled):
+            raise UsageError("; ".join(mistakes))
+        return settled
 
 
 def drafts(
@@ -64,9 +64,13 @@ def drafts(
 ) -> tuple[Draft, ...]:
     """A draft for each cube of ``document``, named by its response key.
 
+    A root that is not known to be Bitquery's has one more, of the cube "", for data that turns out to have no lists of
+    rows: its one column holds all of it.
+
     Args:
         table: the table's name in place of that; for a document of one cube.
-        columns: by a column's name what it holds: a `Kind`, or ``decimal(precision, scale)``.
+        columns: by a column's name what it holds: a `Kind`, or ``decimal(precision, scale)``. "json" may be said of an
+            object as well, by the name that it would have: one column holds all of it.
         schema: the service's schema: GraphQL's schema language, or the JSON of an introspection.
         decimals: wide numbers are decimals, where the sink has them, and not text.
 
@@ -81,9 +85,9 @@ def drafts(
         known = Schema(schema) if schema is not None else None
     except ValueError as error:
         mistakes.append(f"--schema: {error}")
+    whole = Draft(Table(table or shape.key, "", (Column("data", (), "json"),)), frozenset(("data",)))
     if len(cubes) != len(shape.cubes) or not cubes:  # another service's: its data is one value
-        plain = Table(table or shape.key, "", (Column("data", (), "json"),))
-        found = [Draft(plain, frozenset(("data",)))]
+        found = [whole]
     else:
         if table is not None and len(cubes) > 1:
             keys = ", ".join(cube.key for cube in cubes)
@@ -91,9 +95,12 @@ def drafts(
                 f"--table {table}: the document has several cubes, each with a table of its own: {keys}"
             )
         found = [_draft(shape.root, cube, known, decimals, table or cube.key) for cube in cubes]
+    mistakes += _misnamed(found)
+    if found != [whole] and shape.reason is not None:
+        found.append(whole)
+    found, wrong = _as_told(found, columns or {})
     for draft in found:
         mistakes += _twice(draft.table)
-    found, wrong = _as_told(found, columns or {})
     if mistakes := [*mistakes, *wrong]:
         raise UsageError("; ".join(mistakes))
     return tuple(found)
@@ -103,8 +110,6 @@ def _draft(root: str, cube: CubeShape, schema: Schema | None, decimals: bool, na
     columns: dict[tuple[str, ...], Column] = {}
     given: set[str] = set()
     for path, at in cube.leaves:
-        if path[-1] == "__typename":
-            continue
         kind: Kind | None = None
         for length in range(1, len(path) + 1):  # a list on the way is one column
             kind = schema.kind((root, cube.name, *path[:length])) if schema else None
@@ -119,8 +124,23 @@ def _draft(root: str, cube: CubeShape, schema: Schema | None, decimals: bool, na
     return Draft(Table(name, cube.key, tuple(columns.values())), frozenset(given))
 
 
-def _twice(table: Table) -> list[str]:
+def _misnamed(found: Sequence[Draft]) -> list[str]:
     """Databases take names that differ in their case alone for the same."""
+    names = [draft.table.name for draft in found]
+    counts = Counter(name.lower() for name in names)
+    twice = [
+        f"there would be {count} tables {name}: give one of the cubes an alias"
+        for name, count in counts.items()
+        if count > 1
+    ]
+    return twice + [
+        f"the table {name}: names that begin with _bqstream are taken"
+        for name in names
+        if name.lower().startswith("_bqstream")
+    ]
+
+
+def _twice(table: Table) -> list[str]:
     counts = Counter(name.lower() for name in table.names)
     return [
         f"the table {table.name} would have the column {name} {count} times: give one of its fields an alias"
@@ -132,9 +152,9 @@ def _twice(table: Table) -> list[str]:
 def _as_told(found: Sequence[Draft], columns: Mapping[str, str]) -> tuple[list[Draft], list[str]]:
     """The drafts with what the user says of columns, and what is wrong with that."""
     mistakes = []
-    kinds: dict[str, tuple[Kind, tuple[int, int] | None]] = {}
+    kinds: dict[str, _Told] = {}
     for name, text in columns.items():
-        if match := _DECIMAL.fullmatch(text.strip()):
+        if (match := _DECIMAL.fullmatch(text.strip())) and 0 < int(match[1]) >= int(match[2]):
             kinds[name] = "decimal", (int(match[1]), int(match[2]))
         elif text in get_args(Kind):
             kinds[name] = text, None  # type: ignore[assignment]
@@ -142,25 +162,34 @@ def _as_told(found: Sequence[Draft], columns: Mapping[str, str]) -> tuple[list[D
             mistakes.append(
                 f"[columns] {name} = {text!r}: give {', '.join(get_args(Kind))} or decimal(precision, scale)"
             )
-        if not any(name in draft.table.names for draft in found):
-            known = ", ".join(dict.fromkeys(known for draft in found for known in draft.table.names))
-            mistakes.append(f"[columns] {name}: the document has no such column; it has {known}")
-    told = [
-        Draft(
-            replace(
-                draft.table,
-                columns=tuple(
-                    replace(column, kind=kinds[column.name][0], digits=kinds[column.name][1])
-                    if column.name in kinds
-                    else column
-                    for column in draft.table.columns
-                ),
-            ),
-            frozenset(draft.given | kinds.keys()),
-        )
-        for draft in found
+    told = [_told(draft, kinds) for draft in found]
+    known = dict.fromkeys(known for draft in (*told, *found) for known in draft.table.names)
+    mistakes += [
+        f"[columns] {name}: the document has no such column; it has {', '.join(known)}"
+        for name in columns
+        if name not in known
     ]
     return told, mistakes
+
+
+_Told = tuple[Kind, tuple[int, int] | None]
+
+
+def _told(draft: Draft, kinds: Mapping[str, _Told]) -> Draft:
+    columns: dict[tuple[str, ...], Column] = {}
+    given = set(draft.given)
+    for column in draft.table.columns:
+        for length in range(1, len(column.path)):  # an object on the way, to be kept whole
+            name = "_".join(column.path[:length])
+            if kinds.get(name, ("", None))[0] == "json":
+                column = Column(name, column.path[:length], "json")
+                break
+        if column.name in kinds:
+            kind, digits = kinds[column.name]
+            column = replace(column, kind=kind, digits=digits)
+            given.add(column.name)
+        columns.setdefault(column.path, column)
+    return Draft(replace(draft.table, columns=tuple(columns.values())), frozenset(given))
 
 
 # ---------------------------------------------------------------------- what rows show
@@ -188,7 +217,7 @@ def _told_by(values: Sequence[Any], guessed: Kind) -> Kind:
         return guessed if values or guessed != "json" else "text"
     if all(isinstance(value, bool) for value in values):
         return "boolean"
-    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+    if all(_fits(value, "float") for value in values):
         return "float"
     return "json" if all(isinstance(value, dict) for value in values) else "text"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from ..atomic import sync_folder
 from ..errors import SinkFailed
 from .flatten import Misfit
 from .sink import files
@@ -24,8 +25,8 @@ class DeadLetters:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut(self, size: int) -> None:
-        """Make it as long as it was at the last commit.
+    def cut(self, size: int) -> int:
+        """Make it as long as it was at the last commit. Returns how long it is.
 
         Raises SinkFailed where it is shorter: somebody else has changed it. One that was removed begins anew.
         """
@@ -38,17 +39,23 @@ class DeadLetters:
                     f"dead letters {self.path}: shorter than it was at the last commit: move it away, and a new one is "
                     "begun"
                 )
+            return min(there, size)
 
     def add(self, misfits: Sequence[Misfit]) -> int:
         """Append, down to the disk. Returns how long the file is then."""
         with files(f"dead letters {self.path}"):
             at = datetime.now(UTC).isoformat()
             lines = [_line(misfit, at) for misfit in misfits]
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
+                new = file.tell() == 0
                 file.write(b"".join(lines))
                 file.flush()
                 os.fsync(file.fileno())
-                return file.tell()
+                size = file.tell()
+            if new:
+                sync_folder(self.path.parent)
+            return size
 
 
 def _line(misfit: Misfit, at: str) -> bytes:

@@ -20,8 +20,10 @@ import msgspec
 from .table import Column, Kind, Rows, Table
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
-_DIGITS = re.compile(r"-?\d+", re.ASCII)
+_INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,18})")  # as JSON writes one: 007 is text
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _WIDEST = 1000  # digits of a decimal: a short text may stand for a number of any length
+_FINER = re.compile(r"[.,][0-9]{6}0*[1-9]")  # than a microsecond, which is what a datetime holds
 _NONE = type(None)
 _json = msgspec.json.Encoder().encode
 
@@ -127,8 +129,8 @@ def _float(value: Any) -> float:
 
 
 def _integer(value: Any) -> int:
-    if type(value) is str and _DIGITS.fullmatch(value):
-        value = int(value) if len(value) < 32 else _HIGHEST + 1
+    if type(value) is str and _INTEGER.fullmatch(value):
+        value = int(value)
     if type(value) is not int or not _LOWEST <= value <= _HIGHEST:
         raise ValueError(f"{_shown(value)} is no integer of 64 bits")
     return value
@@ -142,7 +144,9 @@ def _boolean(value: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def _moment(value: str) -> datetime:
-    """Rows of a block have its time in common."""
+    """Rows of a block have its time in common. Digits beyond the microsecond are not cut: that is no such time."""
+    if _FINER.search(value):
+        raise ValueError("nanoseconds")
     made = datetime.fromisoformat(value)
     return made.replace(tzinfo=UTC) if made.tzinfo is None else made.astimezone(UTC)
 
@@ -153,16 +157,17 @@ def _timestamp(value: Any) -> datetime:
             return _moment(value)
     except (ValueError, OverflowError):
         pass
-    raise ValueError(f"{_shown(value)} is no time")
+    raise ValueError(f"{_shown(value)} is no time, or finer than a microsecond")
 
 
 def _decimal(value: Any) -> Decimal:
+    text = value if type(value) is str else repr(value) if type(value) in (int, float) else ""
     try:
-        if type(value) in (str, int, float):
-            made = Decimal(repr(value) if type(value) is float else value)
-            if made.is_finite() and abs(made.adjusted()) < _WIDEST:
+        if len(text) <= _WIDEST and _NUMBER.fullmatch(text):
+            made = Decimal(text)
+            if abs(made.adjusted()) < _WIDEST:
                 return made
-    except InvalidOperation:
+    except InvalidOperation:  # an exponent that has no end
         pass
     raise ValueError(f"{_shown(value)} is no number")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BqstreamError, UsageError
+from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
 from ..options import is_positive
 from ..subscription import Subscription
@@ -50,7 +50,7 @@ class Batch:
 class End:
     """There is nothing more to be read; ``error`` is why, where the subscription did not end well."""
 
-    error: BqstreamError | None = None
+    error: Exception | None = None
 
 
 class Reading:
@@ -69,42 +69,49 @@ class Reading:
         self._seconds = seconds
         self._left = limit
         self._gaps: Mapping[int, Gap] = {}
-        self._stopping = False
+        self._time = asyncio.get_running_loop().time
+        self._stopped_at: float | None = None
         self._wait: asyncio.Timeout | None = None
 
     def stop(self) -> None:
-        """What was read is still handed over. Idempotent."""
-        self._stopping = True
-        if self._wait is not None and not self._wait.expired():
-            self._wait.reschedule(asyncio.get_running_loop().time())
+        """What came in until now is still handed over. Idempotent."""
+        if self._stopped_at is None:
+            self._stopped_at = self._time()
+            if self._wait is not None and not self._wait.expired():
+                self._wait.reschedule(self._stopped_at)
 
     async def run(self) -> None:
         """Hand over one batch after the other, then an `End`."""
-        error = None
-        batches = self._stream.message_batches(self._batching.messages, self._seconds, self._batching.bytes)
+        error: Exception | None = None
         try:
-            while not self._stopping:
-                messages = await self._next(batches, self._seconds)
-                if messages or self._changed():
-                    await self._hand_over(messages)
-            if self._left != 0 and (messages := await self._next(self._at_once(), 5 * _AT_ONCE)):
-                await self._hand_over(messages)
+            await self._read()
         except StopAsyncIteration:
             pass
-        except BqstreamError as ended:
+        except Exception as ended:  # also a bug: the writing side waits for an end  # noqa: BLE001
             error = ended
         if self._changed():
-            await self._hand_over(())
+            await self.batches.put(self._batch(()))
         await self.batches.put(End(error))
 
-    def _at_once(self) -> Any:
-        return self._stream.message_batches(self._batching.messages, _AT_ONCE, self._batching.bytes)
+    async def _read(self) -> None:
+        batching, seconds = self._batching, 2 * self._seconds
+        batches = self._stream.message_batches(batching.messages, self._seconds, batching.bytes)
+        at_once = self._stream.message_batches(batching.messages, _AT_ONCE, batching.bytes)
+        while self._stopped_at is None:
+            # A batch that was begun when the wait ended is not to wait as long again.
+            messages = await self._next(batches, seconds) or await self._next(at_once, 2 * _AT_ONCE)
+            if messages or self._changed():
+                await self._hand_over(messages)
+        while self._left != 0 and (messages := await self._next(at_once, 5 * _AT_ONCE)):
+            await self._hand_over(messages)
+            if messages[-1].at > self._stopped_at:
+                break
 
     async def _next(self, batches: Any, seconds: float) -> Sequence[Message[Any]]:
         """The next batch; nothing after so many seconds without, so that gaps are told also while nothing comes."""
         try:
-            async with asyncio.timeout(2 * seconds) as wait:
-                self._wait = None if self._stopping else wait
+            async with asyncio.timeout(seconds) as wait:
+                self._wait = wait if self._stopped_at is None else None
                 batch: Sequence[Message[Any]] = await anext(batches)
                 return batch
         except TimeoutError:
@@ -113,23 +120,32 @@ class Reading:
             self._wait = None
 
     async def _hand_over(self, messages: Sequence[Message[Any]]) -> None:
-        if self._left is not None:
-            messages = self._limited(messages)
+        await self.batches.put(self._batch(messages if self._left is None else self._limited(messages)))
+
+    def _batch(self, messages: Sequence[Message[Any]]) -> Batch:
         checkpoint = messages[-1].checkpoint.dumps() if messages else None
-        self._gaps = {gap.number: gap for gap in self._stream.gaps}
-        await self.batches.put(Batch(messages, checkpoint, self._gaps))
+        self._gaps = self._named()
+        return Batch(messages, checkpoint, self._gaps)
+
+    def _named(self) -> dict[int, Gap]:
+        return {gap.number: gap for gap in self._stream.gaps}
 
     def _changed(self) -> bool:
-        return {gap.number: gap for gap in self._stream.gaps} != self._gaps
+        return self._named() != self._gaps
 
     def _limited(self, messages: Sequence[Message[Any]]) -> Sequence[Message[Any]]:
         """As many messages as bring the rows that are left; the last one whole."""
         assert self._left is not None
         for number, message in enumerate(messages, 1):
-            if self._left <= 0:
-                return messages[: number - 1]
-            self._left = max(0, self._left - sum(len(rows) for _, rows in message.by_cube()))
+            self._left = max(0, self._left - _count(message))
             if self._left == 0:
-                self._stopping = True
+                self._stopped_at = self._time()
                 return messages[:number]
         return messages
+
+
+def _count(message: Message[Any]) -> int:
+    try:
+        return sum(len(rows) for _, rows in message.by_cube())
+    except OperationFailed:  # it goes to the dead letters
+        return 1

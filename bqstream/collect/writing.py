@@ -14,7 +14,7 @@ from .deadletters import DeadLetters
 from .flatten import Misfit, flatten
 from .reading import Batch
 from .state import State
-from .table import Commit, GapRecord, Rows, Table
+from .table import Column, Commit, GapRecord, Rows, Table
 
 # Rows of a column that tells a block's time, the first that a table has: how far behind the chain a commit is.
 _TIMES = ("Block_Time", "Block_Timestamp", "Time")
@@ -26,13 +26,16 @@ class Prepared:
 
     ``newest``  the newest block's time among its rows, else when its last message came in; None without rows.
     ``last``    its last rows, for people.
+    ``errors``  what the service sent beside rows, or in their place.
     """
 
     commit: Commit
+    state: State
     misfits: int
     newest: datetime | None
     last: Sequence[tuple[str, Mapping[str, Any]]]
     backfilled: int
+    errors: Sequence[Any]
 
 
 class Writing:
@@ -70,7 +73,7 @@ class Writing:
         self._evolve = evolve
         self._shown = shown
         self._dead = state.dead_letters if state else 0
-        self._tables = settled(drafts, state.tables, evolve=evolve) if state else {}
+        self._tables, self._wanted = settled(drafts, state.tables, evolve=evolve) if state else ({}, {})
         self._gaps: dict[int, Gap] = {}  # as the last commit has them
         self._open = {gap.id: gap for gap in state.open_gaps} if state else {}
 
@@ -82,11 +85,7 @@ class Writing:
         read = _Read(self._drafts)
         for message in batch.messages:
             read.add(message)
-        tables = dict(self._tables)
-        for draft in self._drafts:
-            cube = draft.table.cube
-            if cube not in tables and (rows := read.of(cube)):
-                tables[cube] = draft.settle(rows) if self._flat else draft.table
+        tables = self._settled_by(read)
         steps: list[Rows] = []
         misfits = list(read.unreadable)
         for cube, rows, undo in read.steps:
@@ -98,7 +97,7 @@ class Writing:
                 made, wrong = flatten(tables[cube], rows, undo=undo)
                 steps.append(made)
                 misfits += [] if undo else wrong
-        self._dead_letters.cut(self._dead)  # a commit that was tried before may have left some
+        self._dead = self._dead_letters.cut(self._dead)  # a commit that was tried before may have left some
         dead = self._dead_letters.add(misfits) if misfits else self._dead
         gaps, still_open = self._records(batch.gaps)
         checkpoint = batch.checkpoint or self._checkpoint
@@ -121,21 +120,40 @@ class Writing:
         last = batch.messages[-1] if batch.messages else None
         return Prepared(
             commit=commit,
+            state=state,
             misfits=len(misfits),
             newest=_newest(steps) or (last.received_at if last else None),
             last=_last(steps, self._shown),
             backfilled=read.backfilled,
+            errors=read.errors,
         )
 
     def done(self, batch: Batch, prepared: Prepared) -> None:
         """The commit is in the sink: the next one follows it."""
-        state = State.loads(prepared.commit.state)
+        state = prepared.state
         self._number = prepared.commit.number
         self._checkpoint = state.checkpoint
         self._dead = state.dead_letters
         self._open = {gap.id: gap for gap in state.open_gaps}
         self._gaps = dict(batch.gaps)
-        self._tables = {table.cube: table for table in state.tables}
+        tables = {table.cube: table for table in state.tables}
+        self._wanted = {
+            cube: draft for cube, draft in self._wanted.items() if tables[cube] == self._tables[cube]
+        }
+        self._tables = tables
+
+    def _settled_by(self, read: _Read) -> dict[str, Table]:
+        """The tables, with those that have their first rows now, and columns that have been asked for since."""
+        tables = dict(self._tables)
+        for draft in self._drafts:
+            cube = draft.table.cube
+            draft = self._wanted.get(cube, draft)
+            if (cube in tables and cube not in self._wanted) or not (rows := read.of(cube)):
+                continue
+            made = draft.settle(rows) if self._flat else draft.table
+            known = tables[cube].columns if cube in tables else ()
+            tables[cube] = replace(made, columns=(*known, *made.columns))
+        return tables
 
     def _records(self, gaps: Mapping[int, Gap]) -> tuple[list[GapRecord], dict[str, GapRecord]]:
         """What is new of the gaps, and all that are open then."""
@@ -148,21 +166,29 @@ class Writing:
                 if not gap.closed and gap.reason is None:
                     still_open[record.id] = record
         # What a former process was closing when it ended is a part of what this one began with.
-        resumed = next((gap for gap in gaps.values() if gap.cause == "resumed"), None)
+        resumed = [gap for gap in gaps.values() if gap.cause == "resumed"]
         for record in list(still_open.values()):
-            if not record.id.startswith(self._run) and resumed and (resumed.closed or resumed.is_hole):
-                how = "closed by the process that came after" if resumed.closed else ""
-                changed.append(replace(record, closed=resumed.closed, how=how, reason=resumed.reason))
+            if record.id.startswith(self._run):
+                continue
+            parts = [
+                gap for gap in resumed if not gap.cubes or not record.cubes or {*gap.cubes} & {*record.cubes}
+            ]
+            if parts and all(gap.closed or gap.is_hole for gap in parts):
+                hole = next((gap.reason for gap in parts if gap.is_hole), None)
+                how = "closed by the process that came after" if hole is None else ""
+                changed.append(replace(record, closed=hole is None, how=how, reason=hole))
                 del still_open[record.id]
         return changed, still_open
 
 
-def settled(drafts: Sequence[Draft], stored: Sequence[Table], *, evolve: bool) -> dict[str, Table]:
-    """The tables of the sink by cube, which stay as they are, with what a document that has changed asks for beside.
+def settled(
+    drafts: Sequence[Draft], stored: Sequence[Table], *, evolve: bool
+) -> tuple[dict[str, Table], dict[str, Draft]]:
+    """The tables of the sink by cube, which stay as they are, and what a document that has changed asks for beside.
 
     Raises UsageError where they differ and that was not allowed.
     """
-    tables = {}
+    tables, wanted = {}, {}
     known = {table.cube: table for table in stored}
     for draft in drafts:
         table = known.get(draft.table.cube)
@@ -173,30 +199,41 @@ def settled(drafts: Sequence[Draft], stored: Sequence[Table], *, evolve: bool) -
                 f"the rows of {table.cube or 'the document'} are in the table {table.name} so far: keep that name, or "
                 "collect under another --name"
             )
-        there = {column.name: column for column in table.columns}
+        there = {column.name.lower(): column for column in table.columns}
         lists = {column.path for column in table.columns if column.kind == "json"}
         asked = [
             column
             for column in draft.table.columns
             if not any(column.path[:length] in lists for length in range(1, len(column.path)))
         ]
-        new = [column for column in asked if column.name not in there]
+        new = [column for column in asked if column.name.lower() not in there]
         if new and not evolve:
             names = ", ".join(column.name for column in new)
             raise UsageError(
                 f"the table {table.name} has no column {names} yet: --evolve adds what is missing"
             )
-        gone = there.keys() - {column.name for column in asked} - {"_".join(path) for path in lists}
         for column in asked:
-            before = there.get(column.name)
-            if before and column.name in draft.given and before.kind != column.kind:
+            before = there.get(column.name.lower())
+            if before and column.name in draft.given and _held(before) != _held(column):
                 raise UsageError(
-                    f"the column {column.name} of {table.name} is {before.kind} since its first commit, and cannot "
-                    f"become {column.kind}: give another --table"
+                    f"the column {column.name} of {table.name} is {_held(before)} since its first commit, and cannot "
+                    f"become {_held(column)}: leave it so, or give another --name and --table"
                 )
-        kept = tuple(column for column in table.columns if column.name not in gone)
-        tables[table.cube] = replace(table, columns=(*kept, *new))
-    return tables
+        now = {column.name.lower(): column for column in asked}
+        whole = {column.path[:length] for column in draft.table.columns for length in range(len(column.path))}
+        kept = [
+            replace(column, path=now[column.name.lower()].path) if column.name.lower() in now else column
+            for column in table.columns
+            if column.name.lower() in now or (column.kind == "json" and column.path in whole)
+        ]
+        tables[table.cube] = replace(table, columns=tuple(kept))
+        if new:
+            wanted[table.cube] = Draft(replace(draft.table, columns=tuple(new)), draft.given)
+    return tables, wanted
+
+
+def _held(column: Column) -> str:
+    return column.kind if column.digits is None else f"{column.kind}{column.digits}"
 
 
 class _Read:
@@ -206,6 +243,7 @@ class _Read:
         self._cubes = {draft.table.cube for draft in drafts}
         self.steps: list[tuple[str, list[Any], bool]] = []
         self.unreadable: list[Misfit] = []
+        self.errors: list[Any] = []
         self.backfilled = 0
         self._into: dict[str, list[Any]] = {}
 
@@ -216,12 +254,14 @@ class _Read:
             self._into = {}  # what comes now comes after that
         try:
             found = list(message.by_cube())
+            if message.errors:
+                self.errors.append(message.errors)
         except OperationFailed as error:
             self.unreadable.append(Misfit("", message.raw.decode("utf-8", "backslashreplace"), str(error)))
             return
         for cube, rows in found:
             if cube not in self._cubes:
-                self.unreadable.append(Misfit(cube, list(rows), "the document has no such cube"))
+                self.unreadable.append(Misfit(cube, list(rows), "it is no row of a cube of the document"))
                 continue
             into = self._into.get(cube)
             if into is None:

@@ -205,6 +205,16 @@ def void_of(checkpoint: Checkpoint, readers: Mapping[str, Reader]) -> tuple[str,
     return tuple(void)
 
 
+def keyless_of(checkpoint: Checkpoint, readers: Mapping[str, Reader]) -> tuple[str, ...]:
+    """The cubes of which rows beyond are known by their content alone: where ``void_of`` says that ``readers`` tell
+    rows as the checkpoint does, they tell these so as long as the same fields are selected."""
+    return tuple(
+        key
+        for key, mark in checkpoint.cubes.items()
+        if (reader := readers.get(key)) and mark.beyond and mark.told in ("", told_by(reader.by_content))
+    )
+
+
 def known_of(checkpoint: Checkpoint) -> dict[str, list[Known]]:
     """The rows beyond, by cube. Raises UsageError: they cannot be read."""
     known: dict[str, list[Known]] = {}
