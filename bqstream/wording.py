@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 from . import events
 
@@ -18,7 +18,7 @@ _TROUBLE = (
 )
 
 
-def _mode(event: events.HandedOver) -> str:
+def _mode(event: events.HandedOver, who: str) -> str:
     proof = "every row accounted for" if not event.unproven else f"{event.unproven} unproven"
     return (
         f"handed over by {event.mode}: link {event.old} to {event.new}, "
@@ -26,26 +26,40 @@ def _mode(event: events.HandedOver) -> str:
     )
 
 
-def _token(event: events.TokenRefreshed) -> str:
-    until = f"good until {event.expires_at:%H:%M:%S}" if event.expires_at else "never expires"
+def _token(event: events.TokenRefreshed, who: str) -> str:
+    until = f"good until {event.expires_at.astimezone():%H:%M:%S}" if event.expires_at else "never expires"
     return f"token refreshed: {until}"
 
 
-def _parked(event: events.Parked) -> str:
-    return f"operation {event.operation} {'goes on' if event.resumed else 'parked: its reader is slow'}"
+def _gap(event: events.GapNamed, who: str) -> str:
+    gap, today = event.gap, event.at.astimezone().date()
+    times = [time.astimezone() for time in (gap.start, gap.end) if time is not None]
+    said = [f"{time:%H:%M:%S}" if time.date() == today else f"{time:%d %b %H:%M:%S}" for time in times]
+    cubes = ", ".join(gap.cubes)
+    of = f" of {cubes}" if cubes and cubes != who else ""
+    why = f"{gap.cause}: {gap.detail}" if gap.detail else gap.cause
+    if gap.closed:
+        state = f"closed: {gap.how}"
+    elif gap.reason is None:
+        state = f"being closed ({why})"
+    else:
+        state = f"a hole: {gap.reason}" + ("" if gap.reason in gap.detail else f" ({why})")
+    return f"gap in {who}{of}, {' to '.join([*said, 'now'][:2])}: {state}"
 
 
-_WORDS: dict[type[events.Event], Callable[..., str]] = {
-    events.Connected: lambda e: f"connected: link {e.link}, {e.subprotocol}",
-    events.Lost: lambda e: f"lost: link {e.link}: {e.why}",
+_WORDS: dict[type[events.Event], Callable[[Any, str], str]] = {
+    events.Connected: lambda e, who: f"connected: link {e.link}, {e.subprotocol}",
+    events.Lost: lambda e, who: f"lost: link {e.link}: {e.why}",
     events.TokenRefreshed: _token,
     events.HandedOver: _mode,
-    events.Refused: lambda e: f"refused: {e.what}: {e.why}",
-    events.Stalled: lambda e: f"stalled: link {e.link} gave no sign of life for {e.seconds:.1f} s",
-    events.Parked: _parked,
-    events.Waiting: lambda e: f"waiting until {e.until:%H:%M:%S} (failure {e.attempt}): {e.why}",
-    events.GapNamed: lambda e: f"gap in operation {e.operation}: {e.gap}",
-    events.SlowConsumer: lambda e: f"slow consumer: link {e.link} was closed with 1013",
+    events.Refused: lambda e, who: f"refused: {e.what}: {e.why}",
+    events.Stalled: lambda e, who: f"stalled: link {e.link} gave no sign of life for {e.seconds:.1f} s",
+    events.Parked: lambda e, who: f"{who} {'goes on' if e.resumed else 'parked: its reader is slow'}",
+    events.Waiting: lambda e, who: (
+        f"waiting until {e.until.astimezone():%H:%M:%S} (failure {e.attempt}): {e.why}"
+    ),
+    events.GapNamed: _gap,
+    events.SlowConsumer: lambda e, who: f"slow consumer: link {e.link} was closed with 1013",
 }
 
 
@@ -54,10 +68,13 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def line(event: events.Event) -> str:
-    """One event as a line without its time; a kind that is not known here goes by its own name."""
+def line(event: events.Event, names: Mapping[int | None, str] | None = None) -> str:
+    """One event as a line without its time; a kind that is not known here goes by its own name. ``names`` are those of
+    operations, for people who have given them some."""
     words = _WORDS.get(type(event))
-    return words(event) if words else type(event).__name__
+    operation = getattr(event, "operation", None)
+    who = (names or {}).get(operation, f"operation {operation}")
+    return words(event, who) if words else type(event).__name__
 
 
 def tone(event: events.Event) -> Tone:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .. import Status
 
 _LINES_EVERY = 2.0
-STYLES: dict[Tone, str] = {"good": "green", "trouble": "yellow", "plain": "dim"}
+_STYLES: dict[Tone, str] = {"good": "green", "trouble": "yellow", "plain": "dim"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +39,6 @@ class Moment:
     def token_left(self) -> float:
         expires = self.status.token_expires_at
         return max(0.0, (expires - datetime.now(UTC)).total_seconds()) if expires else 0.0
-
-    @property
-    def links(self) -> str:
-        return ", ".join(f"{link.number} {link.state}" for link in self.status.links) or "none"
 
 
 class View(Protocol):
@@ -89,7 +85,7 @@ class PlainView(NoView):
         print(
             f"{moment.seconds:5.1f} s  {counted(sum(moment.rows.values()), 'row')}, "
             f"{sum(moment.rates.values()):,.0f} a second; token good for {moment.token_left:.1f} s; "
-            f"links: {moment.links}; {counted(moment.status.rotations, 'hand-over')}",
+            f"links: {links(moment.status)}; {counted(moment.status.rotations, 'hand-over')}",
             flush=True,
         )
 
@@ -111,7 +107,13 @@ class LiveView:
         self._events.append(event)
 
     def show(self, moment: Moment) -> None:
-        self._live.update(Group(self._documents(moment), self._session(moment), *self._happened()))
+        self._live.update(
+            Group(
+                self._documents(moment),
+                session(moment.status, moment.token_left, moment.token_ttl),
+                *(happened(timed(event), tone(event)) for event in self._events),
+            )
+        )
 
     def _documents(self, moment: Moment) -> Table:
         table = Table(
@@ -125,18 +127,35 @@ class LiveView:
             table.add_row(name, f"{rows:,}", f"{moment.rates[name]:,.0f}")
         return table
 
-    def _session(self, moment: Moment) -> Table:
-        grid = Table.grid(padding=(0, 2))
-        left = moment.token_left
-        bar = ProgressBar(total=moment.token_ttl, completed=left, width=24)
-        grid.add_row("token", f"good for {left:4.1f} s", bar)
-        grid.add_row("links", moment.links)
-        grid.add_row("hand-overs", str(moment.status.rotations))
-        grid.add_row("reconnects", str(moment.status.reconnects))
-        return grid
 
-    def _happened(self) -> list[Text]:
-        return [
-            Text(timed(event), style=STYLES[tone(event)], no_wrap=True, overflow="ellipsis")
-            for event in self._events
-        ]
+def links(status: Status) -> str:
+    """The open links and how they are."""
+    return ", ".join(f"{link.number} {link.state}" for link in status.links) or "none"
+
+
+def session(status: Status, left: float, life: float) -> Table:
+    """A client's token, of whose ``life`` so many seconds are ``left``, and its links."""
+    grid = Table.grid(padding=(0, 2))
+    if status.token_expires_at is None:
+        grid.add_row("token", "no expiry" if status.state != "closed" else "–")
+    else:
+        grid.add_row("token", f"good for {span(left)}", ProgressBar(total=life, completed=left, width=24))
+    grid.add_row("links", links(status))
+    grid.add_row("hand-overs", str(status.rotations))
+    grid.add_row("reconnects", str(status.reconnects))
+    return grid
+
+
+def happened(text: str, tone: Tone) -> Text:
+    """One event, in one line."""
+    return Text(text, style=_STYLES[tone], no_wrap=True, overflow="ellipsis")
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: ``4.2 s``, ``45 s``, ``12 min``, ``7 h``, ``3 days``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    for unit, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} days"

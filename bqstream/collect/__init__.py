@@ -6,6 +6,7 @@ It needs the extra ``collect``, and a sink's own: ``duckdb``, ``nats``, ``parque
 """
 
 from .collector import Collected, Collector
+from .monitor import Monitor
 from .reading import Batching
 from .sink import Address, BlockingSink, Sink, open_sink
 from .status import CollectorStatus
@@ -21,6 +22,7 @@ __all__ = [
     "Column",
     "Commit",
     "GapRecord",
+    "Monitor",
     "Rows",
     "Sink",
     "Stored",

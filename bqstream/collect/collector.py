@@ -151,7 +151,7 @@ class Collector:
         self._trouble = ""
         self._rows = self._taken_back = self._misfits = self._commits = self._backfilled = 0
         self._committed_at: datetime | None = None
-        self._commit_seconds = 0.0
+        self._commit_seconds = self._committing_seconds = 0.0
         self._pending: tuple[float, int] | None = (
             None  # since when a batch is written, and how many rows it has
         )
@@ -385,6 +385,7 @@ class Collector:
         self._commits += 1
         self._committed_at = datetime.now(UTC)
         self._commit_seconds = seconds
+        self._committing_seconds += seconds
         self._newest = prepared.newest or self._newest
         self.last_rows.extend(prepared.last)
         if prepared.errors:
@@ -441,6 +442,7 @@ class Collector:
             commits=self._commits,
             committed_at=self._committed_at,
             commit_seconds=self._commit_seconds,
+            committing_seconds=self._committing_seconds,
             pending_rows=rows,
             pending_since=datetime.now(UTC) - timedelta(seconds=now - since) if since is not None else None,
             overdue=since is not None and now - since > self._overdue,

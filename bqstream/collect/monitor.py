@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, Protocol
@@ -49,7 +50,7 @@ class Sample(NamedTuple):
     """One subscription in one second.
 
     ``at``    seconds since the epoch.
-    ``rate``  rows a second that were read since the sample before.
+    ``rate``  rows a second that were committed.
     ``lag``   seconds that the newest row committed is behind; None before the first.
     """
 
@@ -98,7 +99,7 @@ class Happened:
 class Watched:
     """One collector at one moment, and what its subscription has waiting; spans are in seconds.
 
-    ``rate``  rows a second that are read, over the last ten seconds.
+    ``rate``  rows a second that are committed, over the last ten seconds.
     ``lag``   how far the newest row committed is behind now; None before the first.
     ``waiting_messages``, ``waiting_bytes``  in the subscription's buffer, before they are decoded.
     ``parked``, ``closing``, ``unproven``    as in ``Client.status()``.
@@ -123,8 +124,10 @@ class Watched:
 class Picture:
     """A process at one moment; everything in it is oldest first.
 
-    ``samples``  by the collector's name.
-    ``shed``     links that the service closed with 1013.
+    ``client``    None before it was open.
+    ``samples``   by the collector's name.
+    ``happened``  how many events there were, of which ``events`` has the newest.
+    ``shed``      links that the service closed with 1013.
     """
 
     at: datetime
@@ -137,6 +140,7 @@ class Picture:
     gaps: tuple[Named, ...] = ()
     events: tuple[Happened, ...] = ()
     rows: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    happened: int = 0
     shed: int = 0
 
 
@@ -155,22 +159,26 @@ class Monitor:
         self._clock = clock or Clock()
         self._started = self._now()
         self._client: Watchable | None = None
+        self._was_open: Status | None = None
         self._meters: list[_Meter] = []
         self._links: dict[int, LinkSpan] = {}
         self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
-        self._gaps: dict[tuple[Any, ...], tuple[int, Gap]] = {}
+        self._gaps: dict[tuple[int, int], tuple[int, Gap]] = {}
         self._events: deque[events.Event] = deque(maxlen=EVENTS)
-        self._shed = 0
+        self._happened = self._shed = 0
 
     def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
-        """Look at these from now on, in the place of those before; names tell collectors apart."""
-        self._client = client
+        """Look at these from now on, in the place of those before. Of two with one name the second is shown as
+        ``name (2)``: by names they are told apart."""
         now = self._clock.monotonic()
-        self._meters = [_Meter(collector, now) for collector in collectors]
+        self._client, self._was_open, self._meters = client, None, []
+        for collector in collectors:
+            self._meters.append(_Meter(collector, now, {meter.name for meter in self._meters}))
 
     def event(self, event: events.Event) -> None:
         """Take note of what happened: ``Client(on_event=monitor.event)``."""
         self._events.append(event)
+        self._happened += 1
         match event:
             case events.Connected():
                 self._links[event.link] = LinkSpan(link=event.link, start=event.at)
@@ -188,7 +196,7 @@ class Monitor:
                 self._tokens.append(TokenSpan(start=event.at, expires=event.expires_at))
             case events.GapNamed():
                 gap = event.gap
-                self._gaps[event.operation, gap.cause, gap.cubes, gap.start] = (event.operation, gap)
+                self._gaps[event.operation, gap.number] = (event.operation, gap)
                 _bound(self._gaps, GAPS)
 
     async def run(self) -> None:
@@ -202,19 +210,19 @@ class Monitor:
         now, wall = self._clock.monotonic(), self._clock.wall()
         for meter in self._meters:
             meter.look(now, wall)
-        if self._client is not None:
-            alive = {link.number for link in self._client.status().links}
+        if (status := self._status()) is not None:
+            alive = {link.number for link in status.links}
             for span in [span for span in self._links.values() if span.end is None]:
                 if span.link not in alive:
                     self._ended(span.link, self._now(), "closed")
 
     def picture(self) -> Picture:
         """This moment. Rates and samples are those of the last ``sample``, all else is as new as can be."""
-        client = self._client.status() if self._client is not None else None
+        client = self._status()
         waiting = {one.operation: one for one in client.subscriptions} if client is not None else {}
         watched, wall = [], self._clock.wall()
         for meter in self._meters:
-            status = meter.collector.status()
+            status = meter.status()
             one = waiting.get(status.operation or 0)
             shown = Watched(status=status, rate=meter.rate, lag=_lag(status, wall))
             if one is not None:
@@ -234,20 +242,27 @@ class Monitor:
             started=self._started,
             client=client,
             collectors=tuple(watched),
-            samples={
-                one.status.name: tuple(meter.samples)
-                for one, meter in zip(watched, self._meters, strict=True)
-            },
+            samples={meter.name: tuple(meter.samples) for meter in self._meters},
             links=tuple(self._links.values()),
             tokens=tuple(self._tokens),
             gaps=tuple(
                 Named(subscription=names.get(operation, f"operation {operation}"), gap=gap)
                 for operation, gap in self._gaps.values()
             ),
-            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one)) for one in self._events),
+            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one, names)) for one in self._events),
             rows=tuple(rows[-ROWS * max(1, len(self._meters)) :]),
+            happened=self._happened,
             shed=self._shed,
         )
+
+    def _status(self) -> Status | None:
+        """The client's; None before it was open. What a client has counted goes with its session: that stays here."""
+        status = self._client.status() if self._client is not None else None
+        if status is not None and status.state != "closed":
+            self._was_open = status
+        elif self._was_open is not None:
+            return replace(self._was_open, state="closed", links=(), token_expires_at=None)
+        return self._was_open
 
     def _now(self) -> datetime:
         return events.moment(self._clock.wall())
@@ -260,33 +275,46 @@ class Monitor:
 
 
 class _Meter:
-    """One collector's rate, and its samples."""
+    """One collector's rate, and its samples.
 
-    def __init__(self, collector: Collecting, now: float) -> None:
+    Rows come by commits, which may be a minute apart: until the next one is there the rate is what the last was for the
+    time since the one before it, then falls, and is none when the next is long overdue.
+    """
+
+    def __init__(self, collector: Collecting, now: float, taken: Set[str]) -> None:
         self.collector = collector
+        name = collector.status().name
+        names = itertools.chain([name], (f"{name} ({number})" for number in itertools.count(2)))
+        self.name = next(name for name in names if name not in taken)
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self.rate = 0.0
-        self._marks = deque([(now, _read(collector.status()))], maxlen=int(_RATE_OVER / TICK) + 1)
-        self._sampled = self._marks[0]
+        self._sampled = now
+        # When the number of rows was seen to change, and what it was then.
+        self._changes = deque([(now, collector.status().rows)], maxlen=int(_RATE_OVER / TICK) + 2)
+
+    def status(self) -> CollectorStatus:
+        return replace(self.collector.status(), name=self.name)
 
     def look(self, now: float, wall: float) -> None:
         status = self.collector.status()
-        mark = (now, _read(status))
-        self._marks.append(mark)
-        self.rate = _rate(self._marks[0], mark)
-        if now - self._sampled[0] >= 1.0 - TICK / 2:
-            self.samples.append(Sample(wall, _rate(self._sampled, mark), _lag(status, wall)))
-            self._sampled = mark
+        if status.rows != self._changes[-1][1]:
+            self._changes.append((now, status.rows))
+        self.rate = self._rate(now, _RATE_OVER)
+        if now - self._sampled >= 1.0 - TICK / 2:
+            self.samples.append(Sample(wall, self._rate(now, 1.0), _lag(status, wall)))
+            self._sampled = now
 
-
-def _read(status: CollectorStatus) -> int:
-    return status.rows + status.pending_rows
-
-
-def _rate(start: tuple[float, int], end: tuple[float, int]) -> float:
-    """Rows a second; what a sink that was opened anew lets go for a while is no rate below nothing."""
-    seconds = end[0] - start[0]
-    return max(0.0, (end[1] - start[1]) / seconds) if seconds > 0 else 0.0
+    def _rate(self, now: float, over: float) -> float:
+        """Rows a second in the ``over`` seconds before the last commit, or since the commit before that."""
+        *before, (last, rows) = self._changes
+        if not before:
+            return 0.0
+        usual = last - before[-1][0]
+        if now - last > max(3 * usual, _RATE_OVER / 2):
+            return 0.0
+        start, count = next((mark for mark in reversed(before) if mark[0] <= last - over), before[0])
+        end = max(last, now - usual)
+        return max(0.0, (rows - count) / (end - start)) if end > start else 0.0
 
 
 def _lag(status: CollectorStatus, wall: float) -> float | None:

@@ -94,9 +94,7 @@ def parquet(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     def read(table: str) -> Rows:
         files = f"read_parquet('{folder}/rows/{table}/**/*.parquet', hive_partitioning = true)"
         with library.connect() as database:
-            found = database.execute(f"SELECT * EXCLUDE (date, _undone) FROM {files} WHERE NOT _undone")
-            rows: Rows = found.to_arrow_table().to_pylist()
-        return rows
+            return _dicts(database, f"SELECT * EXCLUDE (date, _undone) FROM {files} WHERE NOT _undone")
 
     yield Place(f"parquet:{folder / 'rows'}", _by_table(read))
 
@@ -120,7 +118,8 @@ def s3(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
 
         def read(table: str) -> Rows:
             found = pyarrow.dataset.dataset(f"{bucket}/all/{table}", filesystem=store, partitioning="hive")
-            rows: Rows = found.to_table().drop_columns(["date", "_undone"]).to_pylist()
+            whole: Any = found.to_table()
+            rows: Rows = whole.drop_columns(["date", "_undone"]).to_pylist()
             return rows
 
         said = "&".join(f"{name}={value}" for name, value in options.items())

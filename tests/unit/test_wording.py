@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import fields
-from datetime import UTC, datetime
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bqstream import Gap, events
 from bqstream.wording import counted, line, timed
@@ -33,6 +34,24 @@ def test_a_hand_over_says_how_and_what_it_could_show() -> None:
     assert line(SAMPLES[3]) == (
         "handed over by overlap: link 1 to 2, 2 operations, 31 rows merged, every row accounted for"
     )
+
+
+def test_a_gap_says_what_has_become_of_it_before_it_says_why_it_is_there() -> None:
+    gap = Gap(start=AT, end=None, cause="lost", cubes=("Blocks",), detail="the link went")
+    clock = f"{AT.astimezone():%H:%M:%S}"
+
+    def said(**values: Any) -> str:
+        return line(events.GapNamed(at=AT, operation=3, gap=replace(gap, **values)), {3: "Blocks"})
+
+    assert said() == f"gap in Blocks, {clock} to now: being closed (lost: the link went)"
+    assert said(end=AT, reason="no such points") == (
+        f"gap in Blocks, {clock} to {clock}: a hole: no such points (lost: the link went)"
+    )
+    assert said(end=AT, closed=True, how="2 queries brought 7 rows") == (
+        f"gap in Blocks, {clock} to {clock}: closed: 2 queries brought 7 rows"
+    )
+    assert "operation 3 of Blocks" in line(events.GapNamed(at=AT, operation=3, gap=gap))
+    assert " 01 Jan " in said(start=AT - timedelta(days=1))
 
 
 def test_an_event_of_a_later_release_goes_by_its_name() -> None:

@@ -35,12 +35,14 @@ class StandInClient:
         self.links = list(links)
         self.subscriptions = [SUBSCRIPTION]
         self.expires: datetime | None = None
+        self.state = "live"
+        self.rotations = 0
 
     def status(self) -> Status:
         return Status(
-            state="live",
+            state=self.state,
             token_expires_at=self.expires,
-            rotations=0,
+            rotations=self.rotations,
             reconnects=0,
             unproven=0,
             links=tuple(LinkStatus(number=n, state="live", operations=1, messages=5) for n in self.links),

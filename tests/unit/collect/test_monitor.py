@@ -37,18 +37,23 @@ async def test_a_sample_is_kept_for_each_second_of_a_quarter_of_an_hour() -> Non
 
 
 @virtual_time
-async def test_the_rate_is_of_what_was_read_over_ten_seconds_and_never_below_nothing() -> None:
+async def test_commits_that_are_far_apart_make_an_even_rate_that_ends_when_no_more_come() -> None:
     monitor, collector = Monitor(virtual_clock()), StandInCollector()
     monitor.watch(StandInClient(), [collector])
-    collector.set(rows=40, pending_rows=60)
-    await asyncio.sleep(10)
-    monitor.sample()
-    assert monitor.picture().collectors[0].rate == 10
-    collector.set(pending_rows=0)
-    await asyncio.sleep(1)
-    for _ in range(30):
-        monitor.sample()
+    running = asyncio.create_task(monitor.run())
+    await asyncio.sleep(0.1)
+    for minute in range(1, 5):
+        await asyncio.sleep(60)
+        collector.set(rows=600 * minute)
+    await asyncio.sleep(60)
+    rates = [sample.rate for sample in monitor.picture().samples["trades"]]
+    assert all(round(rate) == 10 for rate in rates[62:])
+    await asyncio.sleep(60)
+    assert round(monitor.picture().collectors[0].rate) == 5
+    await asyncio.sleep(120)
     assert monitor.picture().collectors[0].rate == 0
+    running.cancel()
+    await asyncio.wait({running})
 
 
 @virtual_time
@@ -120,7 +125,7 @@ def test_what_is_kept_is_bounded() -> None:
     for number in range(1000):
         monitor.event(events.Connected(at=at(number), link=number, subprotocol="graphql-ws"))
         monitor.event(events.TokenRefreshed(at=at(number), expires_at=None))
-        gap = Gap(start=at(number), end=None, cause="lost")
+        gap = Gap(start=at(number), end=None, cause="lost", number=number)
         monitor.event(events.GapNamed(at=at(number), operation=1, gap=gap))
     picture = monitor.picture()
     kept = (len(picture.links), len(picture.tokens), len(picture.gaps), len(picture.events))
@@ -149,6 +154,27 @@ def test_a_collector_is_subscribed_while_it_collects_or_retries(state: Any) -> N
     assert monitor.picture().collectors[0].subscribed
     collector.set(operation=None)
     assert not monitor.picture().collectors[0].subscribed
+
+
+def test_collectors_of_one_name_are_told_apart() -> None:
+    monitor = Monitor()
+    monitor.watch(StandInClient(), [StandInCollector(), StandInCollector("blocks"), StandInCollector()])
+    picture = monitor.picture()
+    assert [one.status.name for one in picture.collectors] == ["trades", "blocks", "trades (2)"]
+    assert set(picture.samples) == {"trades", "blocks", "trades (2)"}
+
+
+def test_a_client_is_shown_from_when_it_was_open_and_what_it_counted_after_it_was_closed_too() -> None:
+    monitor, client = Monitor(), StandInClient(1)
+    client.state = "closed"
+    monitor.watch(client, [])
+    assert monitor.picture().client is None
+    client.state, client.rotations = "live", 7
+    monitor.sample()
+    client.state, client.rotations = "closed", 0
+    status = monitor.picture().client
+    assert status is not None
+    assert (status.state, status.rotations, status.links) == ("closed", 7, ())
 
 
 def test_before_it_watches_anything_the_picture_is_empty() -> None:
