@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +20,8 @@ from .running import GAP, LOCKED, SINK, exit_code, run, tell
 from .settings import SAMPLE, Job, Settings, all_of, read
 
 _ask = Options("COLLECT")
+# For collectors that are cut off to let go of what they hold, in seconds.
+_LEAVE = 1.0
 
 
 def collect(
@@ -86,14 +90,15 @@ def collect(
         ),
     ] = None,
     decimals: Annotated[
-        bool, _ask.option("--decimals", help="Wide numbers are decimals where the sink has them, not text.")
-    ] = False,
+        bool | None,
+        _ask.option("--decimals", help="Wide numbers are decimals where the sink has them, not text."),
+    ] = None,
     undo: Annotated[
-        bool, _ask.option("--undo", help="Take back the rows of blocks that a fork replaces.")
-    ] = False,
+        bool | None, _ask.option("--undo", help="Take back the rows of blocks that a fork replaces.")
+    ] = None,
     evolve: Annotated[
-        bool, _ask.option("--evolve", help="Take a document that has changed, and add its columns.")
-    ] = False,
+        bool | None, _ask.option("--evolve", help="Take a document that has changed, and add its columns.")
+    ] = None,
     dead_letters: Annotated[
         str | None,
         _ask.option("--dead-letters", metavar="FILE", help="For rows that do not fit their table."),
@@ -158,7 +163,7 @@ def collect(
     ```
 
     A password is never taken on the command line: PGPASSWORD or ~/.pgpass, NATS_CREDS, or ${VARIABLE} in the file.
-    SIGTERM and Ctrl-C commit what has been read, and end.
+    SIGTERM and Ctrl-C commit what has been read, and end; Ctrl-C once more ends at once.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, settings or document, 3 credentials or plan, 4 a gap under
     --on-gap stop, 5 the sink, 6 another collector is at it, 130 stopped by Ctrl-C.
@@ -201,7 +206,12 @@ async def _collect(settings: Settings) -> int:
     client, collectors = _made(settings, monitor)
     monitor.watch(client, collectors)
     async with _seen(settings, monitor, collectors), client:
-        return await _run(collectors, process.seconds, process.stop_within)
+        code, late = await _run(collectors, process.seconds, process.stop_within)
+    if late:  # a thread that hangs in a sink's library would hold up an orderly end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]]:
@@ -213,11 +223,11 @@ def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]
     except BqstreamError as error:
         errors.append(error)
     collectors = []
-    for job in settings.jobs:
+    for number, job in enumerate(settings.jobs, 1):
         try:
             collectors.append(_collector(client, job, settings))
         except BqstreamError as error:
-            errors.append(error)
+            errors.append(error if len(settings.jobs) == 1 else UsageError(f"[[collect]] {number}: {error}"))
     names = [(one.status().sink, one.name) for one in collectors]
     for sink, name in dict.fromkeys(names):
         if names.count((sink, name)) > 1:
@@ -274,13 +284,18 @@ async def _seen(settings: Settings, monitor: Monitor, collectors: Sequence[Colle
     yield
 
 
-async def _run(collectors: Sequence[Collector], seconds: float | None, stop_within: float) -> int:
-    """Run them all. One that ends badly stops the others, which commit what they have."""
+async def _run(
+    collectors: Sequence[Collector], seconds: float | None, stop_within: float
+) -> tuple[int, bool]:
+    """Run them all. One that ends badly stops the others, which commit what they have; a Ctrl-C after the first signal
+    stops that too. Gives the exit code, and whether one had to be left in the middle of what it did."""
     loop = asyncio.get_running_loop()
-    stopped = asyncio.Event()
+    stopped, hurried = asyncio.Event(), asyncio.Event()
     caught: list[int] = []
 
     def stop(number: int = 0) -> None:
+        if caught and number == signal.SIGINT:
+            hurried.set()
         caught.extend([number] if number else [])
         stopped.set()
 
@@ -289,18 +304,19 @@ async def _run(collectors: Sequence[Collector], seconds: float | None, stop_with
             loop.add_signal_handler(number, stop, number)
     timer = loop.call_later(seconds, stop) if seconds is not None else None
     tasks = {asyncio.create_task(one.run(), name=f"bqstream collector {one.name}"): one for one in collectors}
-    waiting = asyncio.create_task(stopped.wait())
+    stopping, hurrying = (asyncio.create_task(event.wait()) for event in (stopped, hurried))
     try:
         pending: set[asyncio.Task[Any]] = set(tasks)
         while pending and not stopped.is_set():
-            done, _ = await asyncio.wait({*pending, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({*pending, stopping}, return_when=asyncio.FIRST_COMPLETED)
             pending -= done
-            if any(task is not waiting and not task.cancelled() and task.exception() for task in done):
+            if any(task is not stopping and not task.cancelled() and task.exception() for task in done):
                 break
         for one in collectors:
             one.stop()
         if pending:
-            await asyncio.wait(pending, timeout=stop_within)
+            ends: list[asyncio.Future[Any]] = [asyncio.gather(*pending, return_exceptions=True), hurrying]
+            await asyncio.wait(ends, timeout=stop_within, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if timer is not None:
             timer.cancel()
@@ -308,24 +324,22 @@ async def _run(collectors: Sequence[Collector], seconds: float | None, stop_with
             with contextlib.suppress(NotImplementedError):
                 loop.remove_signal_handler(number)
         late = [one for task, one in tasks.items() if not task.done()]
-        for task in (*tasks, waiting):
+        for task in (*tasks, stopping, hurrying):
             task.cancel()
-        await asyncio.wait({*tasks, waiting})
-    return _told(tasks, late, caught, stop_within)
+        await asyncio.wait({*tasks, stopping, hurrying}, timeout=_LEAVE)
+    code = 128 + signal.SIGINT if signal.SIGINT in caught else 0
+    why = "ended at once"
+    if late and not hurried.is_set():
+        code, why = SINK, f"the last commit did not end within {stop_within:g} s"
+    return _told(tasks, late, why) or code, bool(late)
 
 
-def _told(
-    tasks: dict[asyncio.Task[Collected], Collector],
-    late: Sequence[Collector],
-    caught: Sequence[int],
-    within: float,
-) -> int:
-    """Say how each ended. Gives the exit code: that of the worst."""
+def _told(tasks: Mapping[asyncio.Task[Collected], Collector], late: Sequence[Collector], why: str) -> int:
+    """Say how each ended, and ``why`` some were late. Gives the exit code of the first that failed; else 0."""
     codes = []
     for task, collector in tasks.items():
         if collector in late:
-            tell(f"{collector.name}: the last commit did not end within {within:g} s; its rows come again")
-            codes.append(SINK)
+            tell(f"{collector.name}: {why}; what is not committed comes again")
         elif task.cancelled():
             codes.append(SINK)
         elif (error := task.exception()) is None:
@@ -335,9 +349,7 @@ def _told(
             codes.append(_code(error))
         else:
             raise error
-    if codes:
-        return codes[0]
-    return 128 + signal.SIGINT if signal.SIGINT in caught else 0
+    return codes[0] if codes else 0
 
 
 def _code(error: BqstreamError) -> int:
