@@ -294,7 +294,9 @@ async def _run(
     caught: list[int] = []
 
     def stop(number: int = 0) -> None:
-        if caught and number == signal.SIGINT:
+        if number and not caught:
+            tell("stopping: what has been read is committed; Ctrl-C ends at once")
+        elif number == signal.SIGINT:
             hurried.set()
         caught.extend([number] if number else [])
         stopped.set()

@@ -274,8 +274,8 @@ def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _filled(value: Any, where: str, mistakes: list[str]) -> Any:
-    """``value`` with ``${NAME}`` replaced by what the environment holds, in text at any depth; a document's own variables
-    have no braces."""
+    """``value`` with ``${NAME}`` replaced by what the environment holds, in text at any depth; a document's own
+    variables have no braces."""
     if isinstance(value, dict):
         return {key: _filled(one, f"{where}.{key}", mistakes) for key, one in value.items()}
     if isinstance(value, list):

@@ -205,7 +205,7 @@ def test_a_file_that_says_nothing_is_a_mistake(text: str | None, says: str, tmp_
 
 def test_what_is_for_one_subscription_is_refused_where_the_file_lists_several(tmp_path: Path) -> None:
     config = written(tmp_path, 'to = "a:"\n[[collect]]\nquery = "x"\n[[collect]]\nquery = "y"')
-    with pytest.raises(UsageError, match="--table is for one subscription, and .* lists 2"):
+    with pytest.raises(UsageError, match=r"--table is for one subscription, and .* lists 2"):
         read({"table": "t"}, config)
 
 
@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_read_is_named_by_its_variable(
 ) -> None:
     monkeypatch.delenv("OTHER", raising=False)
     monkeypatch.setenv("OTHER_FILE", str(tmp_path))
-    with pytest.raises(UsageError, match="collect.toml: to: the file that OTHER_FILE names cannot be read"):
+    with pytest.raises(UsageError, match=r"collect\.toml: to: the file that OTHER_FILE names cannot be read"):
         read({}, written(tmp_path, 'to = "${OTHER}"'))
 
 
