@@ -28,6 +28,7 @@ from bqstream import (
 from bqstream.collect import Batching, Collected, Collector
 from bqstream.collect.status import State
 from bqstream.collect.writing import Writing
+from tests.postgresql_server import PostgreSQLServer
 from tests.unit.session.service import Service, mute, polite, settle
 from tests.unit.test_client import client_of, service_of
 from tests.virtual_time import virtual_time
@@ -566,3 +567,38 @@ async def test_its_state_is_told_from_the_beginning_to_the_end(tmp_path: Path) -
         await task
         assert collector.status().state == "done"
         assert "done, 1 rows" in repr(collector)
+
+
+# ---------------------------------------------------------------------- rows that the sink cannot hold
+
+
+@virtual_time
+async def test_rows_that_postgresql_cannot_hold_go_to_the_dead_letters_and_the_others_to_their_table(
+    tmp_path: Path, postgresql_server: PostgreSQLServer, database: str
+) -> None:
+    sink = postgresql_server.address(database)
+    dead = tmp_path / "dead.jsonl"
+    async with client_of() as client:
+        text = "subscription { EVM { Blocks { N S L } } }"
+        collector = Collector(client, text, sink, batching=SOON, dead_letters=dead)
+        task = asyncio.create_task(collector.run())
+        await asyncio.sleep(1)
+        rows = [
+            {"N": 1, "S": "plain", "L": ["a"]},
+            {"N": 2, "S": "nul: \x00", "L": ["a"]},
+            {"N": 3, "S": "written out: \\u0000", "L": []},
+            {"N": 4, "S": "plain", "L": ["\x00"]},
+        ]
+        service_of(client).publish(json.dumps({"EVM": {"Blocks": rows}}))
+        await settle()
+        collector.stop()
+        done = await task
+    assert (done.rows, done.misfits) == (2, 2)
+    stored = postgresql_server.query(database, 'SELECT "N", "S" FROM "Blocks" ORDER BY "N"')
+    assert [(int(row["N"]), row["S"]) for row in stored] == [(1, "plain"), (3, "written out: \\u0000")]
+    letters = [json.loads(line) for line in dead.read_text().splitlines()]
+    assert [(letter["table"], letter["row"]) for letter in letters] == [
+        ("Blocks", rows[1]),
+        ("Blocks", rows[3]),
+    ]
+    assert {letter["reason"] for letter in letters} == {"the sink cannot hold it"}
