@@ -12,7 +12,19 @@ import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import gap_closing, handover, idle, latency, node, slow_consumer, speed, stages
+from . import (
+    collector_stages,
+    gap_closing,
+    handover,
+    idle,
+    latency,
+    memory,
+    node,
+    sinks,
+    slow_consumer,
+    speed,
+    stages,
+)
 from .load import CouldNotKeepPace
 from .rounds import Figures
 
@@ -24,6 +36,9 @@ SCENARIOS = {
     "idle": idle.run,
     "handover": handover.run,
     "gap-closing": gap_closing.run,
+    "sinks": sinks.run,
+    "collector-stages": collector_stages.run,
+    "memory": memory.run,
 }
 PACKAGES = ("bqstream", "gql", "websockets", "aiohttp", "picows", "orjson", "msgspec")
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -43,24 +43,29 @@ VALUES = {
 }
 
 
-def row_of(selection: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
+def row_of(selection: Any, path: tuple[str, ...] = (), values: Mapping[str, Any] = VALUES) -> dict[str, Any]:
     """A row as the document selects it, hidden fields and their aliases included."""
     row = {}
     for field in selection.selections:
         name = (*path, field.name.value)
         key = field.alias.value if field.alias else field.name.value
-        row[key] = row_of(field.selection_set, name) if field.selection_set else VALUES.get(".".join(name), 7)
+        below = field.selection_set
+        row[key] = row_of(below, name, values) if below else values.get(".".join(name), 7)
     return row
 
 
-def payload_of(document: str, rows: int) -> dict[str, Any]:
-    """What the document's one cube brings: rows that differ in nothing, since nobody compares them."""
+def payload_of(document: str, rows: int | Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the document's one cube brings: so many rows that differ in nothing, or one with each of these values."""
     from graphql import parse
 
     (operation,) = parse(document).definitions
     (root,) = operation.selection_set.selections  # type: ignore[attr-defined]
     (cube,) = root.selection_set.selections
-    return {"data": {root.name.value: {cube.name.value: [row_of(cube.selection_set)] * rows}}}
+    if isinstance(rows, int):
+        made = [row_of(cube.selection_set)] * rows
+    else:
+        made = [row_of(cube.selection_set, values=values) for values in rows]
+    return {"data": {root.name.value: {cube.name.value: made}}}
 
 
 def encoded(value: Any) -> bytes:

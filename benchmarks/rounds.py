@@ -65,11 +65,12 @@ def ratio(took: Rounds, name: str, other: str, by: Literal["clock", "processor"]
     return statistics.median(b[place] / a[place] for a, b in zip(took[name], took[other], strict=True))
 
 
-def show(title: str, took: Rounds, others: Sequence[str]) -> Figures:
-    """Print a table, with the ratios to each of ``others``: by the clock, and by processor time."""
+def show(title: str, took: Rounds, others: Sequence[str], *, unit: str = "messages") -> Figures:
+    """Print a table, with the ratios to each of ``others``: by the clock, and by processor time. ``unit``: what was
+    counted."""
     print(f"\n{title}; median of {len(took[others[0]])} interleaved rounds")
     heads = "".join(f"{f'x {other}':>32}" for other in others)
-    print(f"  {'':32}{'messages/s':>12}{'processor us':>14}{heads}")
+    print(f"  {'':32}{f'{unit}/s':>12}{'processor us':>14}{heads}")
     figures: Figures = []
     for name, rounds in took.items():
         speed = 1 / statistics.median(one.clock for one in rounds)
@@ -82,7 +83,7 @@ def show(title: str, took: Rounds, others: Sequence[str]) -> Figures:
             {
                 "load": title,
                 "reader": name,
-                "messages_per_second": speed,
+                f"{unit}_per_second": speed,
                 "processor_us": processor,
                 "times_as_fast_by_clock": by_clock,
                 "times_as_fast_by_processor": by_processor,

@@ -98,11 +98,14 @@ def _inside(value: Any, key: str) -> Any:
 
 def _converted(column: Column, values: list[Any]) -> tuple[list[Any], list[tuple[int, str]]]:
     """The values as the column holds them, and the places of those that it cannot hold."""
-    kind = column.kind
-    if set(map(type, values)) <= _AS_IT_IS.get(kind, _NOTHING):
+    kind, types = column.kind, set(map(type, values))
+    if types <= _AS_IT_IS.get(kind, _NOTHING):
         return values, []
     convert = CONVERT[kind] if column.digits is None else _within(*column.digits)
     try:
+        if types <= _TEXTS and kind in _SHARED:
+            known = {value: None if value is None else convert(value) for value in set(values)}
+            return list(map(known.__getitem__, values)), []
         return [None if value is None else convert(value) for value in values], []
     except ValueError:
         pass
@@ -151,9 +154,8 @@ def _boolean(value: Any) -> bool:
     return value
 
 
-@lru_cache(maxsize=4096)
 def _moment(value: str) -> datetime:
-    """Rows of a block have its time in common. Digits beyond the microsecond are not cut: that is no such time."""
+    """Digits beyond the microsecond are not cut: that is no such time."""
     if _FINER.search(value):
         raise ValueError("nanoseconds")
     made = datetime.fromisoformat(value)
@@ -217,6 +219,8 @@ CONVERT: Mapping[Kind, Callable[[Any], Any]] = {
 """What makes a column's value of a JSON value that is not null; ValueError where it cannot hold it."""
 
 _NOTHING: frozenset[type] = frozenset()
+_TEXTS: frozenset[type] = frozenset((str, _NONE))
+_SHARED = ("integer", "timestamp")  # rows of a block have its number and time in common
 _AS_IT_IS: Mapping[Kind, frozenset[type]] = {
     "text": frozenset((str, _NONE)),
     "float": frozenset((float, _NONE)),

@@ -11,6 +11,7 @@ from ..delivery.repair import ENDED
 from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
 from .columns import Draft
+from .cycles import no_search
 from .deadletters import DeadLetters
 from .flatten import Misfit, flatten
 from .reading import Batch
@@ -80,6 +81,7 @@ class Writing:
         self._gaps: dict[int, Gap] = {}  # as the last commit has them
         self._open = {gap.id: gap for gap in state.open_gaps} if state else {}
 
+    @no_search()
     def prepare(self, batch: Batch) -> Prepared:
         """The commit of ``batch``. Rows that do not fit are in the dead letters when it returns.
 

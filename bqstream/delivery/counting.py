@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from .cursor import CursorKind
 from .enlarge import Reader
 from .history import History
+from .keyed import Tag
 from .rows import Payload
-from .tagged import Row, Tag, tagged, tagged_rows
+from .tagged import Row, tagged, tagged_rows
 from .tally import Tally
 
 # Rows that are kept for comparison, of one cube.

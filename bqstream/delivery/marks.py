@@ -19,8 +19,8 @@ from .cursor import Cursor
 from .enlarge import Reader
 from .extent import missing_above, whole_of
 from .history import SPAN, History
-from .rows import Payload
-from .tagged import Tag, place_of, told_by
+from .keyed import Keyed
+from .tagged import tags_of, told_by
 from .union import Union
 
 _TAG = 9
@@ -35,7 +35,7 @@ class _Beyond:
         self._tags: dict[int, bytearray] = {}
         self._texts: dict[int, str] = {}
 
-    def add(self, block: int | None, tags: Tag) -> None:
+    def add(self, block: int | None, tags: bytes) -> None:
         place = _NOWHERE if block is None else block
         known = self._tags.get(place)
         if known is None:
@@ -88,6 +88,7 @@ class Marks:
         self._whole: deque[tuple[float, dict[str, Cursor]]] = deque()  # … and of those up to the edge
         self._beyond: dict[str, _Beyond] = {}
         self._readers = dict(self._union.counting.readers) if self._union is not None else {}
+        self._keyed: Keyed | None = None
         for key, known in (self._start.known if self._start is not None else {}).items():
             for block, tag, count in known:
                 self._rows(key).add(block, tag * count)
@@ -119,19 +120,16 @@ class Marks:
         )
 
     def _read(self, union: Union, until: int) -> None:
-        readers = union.counting.readers
-        closable = {key: reader for key, reader in readers.items() if key not in union.unclosable}
+        closable = {key: one for key, one in self._readers.items() if key not in union.unclosable}
+        if self._keyed is None:
+            self._keyed = Keyed(closable)
         for entry in self._history.entries(until, since=self._next):
-            cubes, highest = Payload(entry.raw).cubes, dict[str, Cursor]()
-            for key, reader in closable.items():
-                rows, top = self._rows(key), None
-                for raw in cubes.get(key) or ():
-                    cursor, tag = place_of(raw, reader)
-                    rows.add(None if cursor is None else cursor.value, tag)
-                    if cursor is not None and (top is None or top.value < cursor.value):
-                        top = cursor
-                if top is not None:
-                    highest[key] = top
+            highest = dict[str, Cursor]()
+            for key, found in tags_of(entry.raw, closable, self._keyed).items():
+                for cursor, tags in found.items():
+                    self._rows(key).add(None if cursor is None else cursor.value, tags)
+                    if cursor is not None and (key not in highest or highest[key] < cursor):
+                        highest[key] = cursor
             self._recent.append((entry.at, highest))
             self._at = entry.at
         self._next = max(self._next, until + 1)

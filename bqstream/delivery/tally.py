@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .tagged import Row, Tag
+from .keyed import Tag
+from .tagged import Row
 
 # Source number of what a query or a checkpoint brought; links count from 1.
 QUERY = 0
