@@ -238,7 +238,7 @@ class Watch:
                 self.secret(*made.secrets, *_passwords(made.proxy))
             case "Network":
                 self.secret(*_passwords(made.proxy))
-            case "ClientCredentials" | "Settings":
+            case "ClientCredentials" | "Settings" if hasattr(made, "client_secret"):
                 self.client_secret(made.client_id, made.client_secret)
 
 

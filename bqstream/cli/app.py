@@ -13,6 +13,7 @@ from .running import USAGE, tell
 
 # The first line of each command's help, which the list of them shows without importing one.
 COMMANDS = {
+    "checkpoint": "Say what a sink holds of a subscription, or send its collector back.",
     "collect": "Put the rows of DOCUMENT (a file, or - for standard input) into a sink, each exactly once.",
     "demo": "Stream through one token after another, and prove that no row was lost or repeated.",
     "doctor": "Say what is wrong, and what to do: from the credentials to the first row of DOCUMENT.",
@@ -49,7 +50,7 @@ def run_app(arguments: Sequence[str]) -> None:
     for name in [name for name, value in os.environ.items() if name.startswith("BQSTREAM_") and not value]:
         del os.environ[name]  # an empty variable counts as none, as for BITQUERY_…
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    if command is not None:
+    if command is not None and app[command].default_command is not None:
         app[command].help = None  # its own, in place of the line in the list
     try:
         app(arguments, exit_on_error=False, print_error=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ from .running import run, tell
 from .settings import SAMPLE, Job, Settings, all_of, read
 
 _ask = Options("COLLECT")
+# For collectors that are cut off to let go of what they hold, in seconds.
+_LEAVE = 1.0
 
 
 def collect(
@@ -82,14 +86,15 @@ def collect(
         ),
     ] = None,
     decimals: Annotated[
-        bool, _ask.option("--decimals", help="Wide numbers are decimals where the sink has them, not text.")
-    ] = False,
+        bool | None,
+        _ask.option("--decimals", help="Wide numbers are decimals where the sink has them, not text."),
+    ] = None,
     undo: Annotated[
-        bool, _ask.option("--undo", help="Take back the rows of blocks that a fork replaces.")
-    ] = False,
+        bool | None, _ask.option("--undo", help="Take back the rows of blocks that a fork replaces.")
+    ] = None,
     evolve: Annotated[
-        bool, _ask.option("--evolve", help="Take a document that has changed, and add its columns.")
-    ] = False,
+        bool | None, _ask.option("--evolve", help="Take a document that has changed, and add its columns.")
+    ] = None,
     dead_letters: Annotated[
         str | None,
         _ask.option("--dead-letters", metavar="FILE", help="For rows that do not fit their table."),
@@ -154,7 +159,7 @@ def collect(
     ```
 
     A password is never taken on the command line: PGPASSWORD or ~/.pgpass, NATS_CREDS, or ${VARIABLE} in the file.
-    SIGTERM and Ctrl-C commit what has been read, and end.
+    SIGTERM and Ctrl-C commit what has been read, and end; Ctrl-C once more ends at once.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, settings or document, 3 credentials or plan, 4 a gap under
     --on-gap stop, 5 the sink, 6 another collector is at it, 130 stopped by Ctrl-C.
@@ -197,8 +202,13 @@ async def _collect(settings: Settings) -> int:
     client, collectors = _made(settings, monitor)
     monitor.watch(client, collectors)
     async with seen(process, monitor) as say, client:
-        ended = await run_all(collectors, process.seconds, process.stop_within)
-    return told(ended, say, process.stop_within)
+        ended = await run_all(collectors, process.seconds, process.stop_within, say)
+    code = told(ended, say)
+    if ended.late:  # a thread that hangs in a sink's library would hold up an orderly end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]]:
@@ -210,11 +220,11 @@ def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]
     except BqstreamError as error:
         errors.append(error)
     collectors = []
-    for job in settings.jobs:
+    for number, job in enumerate(settings.jobs, 1):
         try:
-            collectors.append(_collector(client, job, settings))
+            collectors.append(collector_of(client, job, settings))
         except BqstreamError as error:
-            errors.append(error)
+            errors.append(error if len(settings.jobs) == 1 else UsageError(f"[[collect]] {number}: {error}"))
     names = [(one.status().sink, one.name) for one in collectors]
     for sink, name in dict.fromkeys(names):
         if names.count((sink, name)) > 1:
@@ -226,7 +236,8 @@ def _made(settings: Settings, monitor: Monitor) -> tuple[Client, list[Collector]
     return client, collectors
 
 
-def _collector(client: Client, job: Job, settings: Settings) -> Collector:
+def collector_of(client: Any, job: Job, settings: Settings) -> Collector:
+    """One that is not run yet, and takes no notice of ``client`` before. Raises UsageError, DocumentRefused."""
     file = None if isinstance(job.vars, dict) else job.vars
     asked = question(job.document, job.query, operation=job.operation, var=job.var, vars=file)
     variables = {**(job.vars if isinstance(job.vars, dict) else {}), **asked.variables}

@@ -13,12 +13,15 @@ from typing import Any
 from ..collect import Collected, Collector
 from ..collect.monitor import TICK, Monitor
 from ..collect.web import serve
-from ..errors import BqstreamError, GapFound, SinkFailed, SinkLocked
+from ..errors import BqstreamError
 from ..wording import counted
 from .collect_view import CollectView, view_of
 from .json_view import JSONCollect
-from .running import GAP, LOCKED, SIGNALS, SINK, exit_code, tell
+from .running import SIGNALS, SINK, exit_code, tell
 from .settings import Process, secret
+
+# For what is cancelled to end, in seconds; a sink's library may hang.
+_LEAVE = 1.0
 
 
 @contextlib.asynccontextmanager
@@ -52,25 +55,33 @@ async def _look(monitor: Monitor, view: CollectView) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How the collectors ended: each with its task; which had to be cut short, and by which signals."""
+    """How the collectors ended: each with its task.
+
+    ``late``  those that were left in the middle of what they did, and ``why``.
+    ``code``  the exit code where none failed.
+    """
 
     tasks: Mapping[asyncio.Task[Collected], Collector]
     late: Sequence[Collector]
-    signals: Sequence[int]
+    why: str
+    code: int
 
 
-async def run_all(collectors: Sequence[Collector], seconds: float | None, stop_within: float) -> Ended:
-    """Run them all. One that ends badly stops the others, which commit what they have; so does a signal. A second
-    signal waits for nothing."""
+async def run_all(
+    collectors: Sequence[Collector], seconds: float | None, stop_within: float, say: Callable[[str], None]
+) -> Ended:
+    """Run them all. One that ends badly stops the others, which commit what they have; so does a signal. A Ctrl-C after
+    the first signal stops that too."""
     loop = asyncio.get_running_loop()
-    stopped, hurry = asyncio.Event(), asyncio.Event()
+    stopped, hurried = asyncio.Event(), asyncio.Event()
     caught: list[int] = []
 
     def stop(number: int = 0) -> None:
-        if number:
-            caught.append(number)
-        if len(caught) > 1:
-            hurry.set()
+        if number and not caught:
+            say("stopping: what has been read is committed; Ctrl-C ends at once")
+        elif number == signal.SIGINT:
+            hurried.set()
+        caught.extend([number] if number else [])
         stopped.set()
 
     for number in SIGNALS:
@@ -78,17 +89,14 @@ async def run_all(collectors: Sequence[Collector], seconds: float | None, stop_w
             loop.add_signal_handler(number, stop, number)
     timer = loop.call_later(seconds, stop) if seconds is not None else None
     tasks = {asyncio.create_task(one.run(), name=f"bqstream collector {one.name}"): one for one in collectors}
-    stopping, hurrying = asyncio.create_task(stopped.wait()), asyncio.create_task(hurry.wait())
+    stopping, hurrying = (asyncio.create_task(event.wait()) for event in (stopped, hurried))
     try:
         await _first(tasks, stopping)
         for one in collectors:
             one.stop()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(stop_within):
-                pending: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
-                while pending and not hurry.is_set():
-                    await asyncio.wait({*pending, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-                    pending = {task for task in pending if not task.done()}
+        if pending := [task for task in tasks if not task.done()]:
+            ends: list[asyncio.Future[Any]] = [asyncio.gather(*pending, return_exceptions=True), hurrying]
+            await asyncio.wait(ends, timeout=stop_within, return_when=asyncio.FIRST_COMPLETED)
     finally:
         if timer is not None:
             timer.cancel()
@@ -98,8 +106,10 @@ async def run_all(collectors: Sequence[Collector], seconds: float | None, stop_w
         late = [one for task, one in tasks.items() if not task.done()]
         for task in (*tasks, stopping, hurrying):
             task.cancel()
-        await asyncio.wait({*tasks, stopping, hurrying})
-    return Ended(tasks, late, caught)
+        await asyncio.wait({*tasks, stopping, hurrying}, timeout=_LEAVE)
+    if late and not hurried.is_set():
+        return Ended(tasks, late, f"the last commit did not end within {stop_within:g} s", SINK)
+    return Ended(tasks, late, "ended at once", 128 + signal.SIGINT if signal.SIGINT in caught else 0)
 
 
 async def _first(tasks: Iterable[asyncio.Task[Any]], stopping: asyncio.Task[Any]) -> None:
@@ -112,32 +122,22 @@ async def _first(tasks: Iterable[asyncio.Task[Any]], stopping: asyncio.Task[Any]
             return
 
 
-def told(ended: Ended, say: Callable[[str], None], within: float) -> int:
-    """Say how each ended. Gives the exit code: that of the first that ended badly."""
+def told(ended: Ended, say: Callable[[str], None]) -> int:
+    """Say how each ended. Gives the exit code: that of the first that failed, else that of the whole."""
     codes = []
     for task, collector in ended.tasks.items():
-        if collector in ended.late or task.cancelled():
-            after = f"within {within:g} s" if len(ended.signals) < 2 else "before it was told again to stop"
-            say(f"{collector.name}: the last commit did not end {after}; its rows come again next time")
+        if collector in ended.late:
+            say(f"{collector.name}: {ended.why}; what is not committed comes again")
+        elif task.cancelled():
             codes.append(SINK)
         elif (error := task.exception()) is None:
             say(f"{collector.name}: {_summary(task.result())}")
         elif isinstance(error, BqstreamError):
             say(f"bqstream: {collector.name}: {error}")
-            codes.append(_code(error))
+            codes.append(exit_code(error))
         else:
             raise error
-    if signal.SIGINT in ended.signals:
-        return 128 + signal.SIGINT
-    return codes[0] if codes else 0
-
-
-def _code(error: BqstreamError) -> int:
-    if isinstance(error, GapFound):
-        return GAP
-    if isinstance(error, SinkLocked):
-        return LOCKED
-    return SINK if isinstance(error, SinkFailed) else exit_code(error)
+    return codes[0] if codes else ended.code
 
 
 def _summary(done: Collected) -> str:

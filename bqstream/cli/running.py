@@ -15,8 +15,11 @@ from ..errors import (
     BqstreamError,
     CredentialsRefused,
     DocumentRefused,
+    GapFound,
     MissingCredentials,
     PlanError,
+    SinkFailed,
+    SinkLocked,
     TokenRefused,
     UsageError,
 )
@@ -37,12 +40,16 @@ def tell(text: str) -> None:
 
 
 def exit_code(error: BqstreamError) -> int:
-    """3: credentials or plan, 2: usage or document, 1: anything else."""
+    """2: usage or document, 3: credentials or plan, 4: a gap, 5: the sink, 6: it is taken, 1: anything else."""
     if isinstance(error, MissingCredentials | CredentialsRefused | TokenRefused | PlanError):
         return ACCESS
     if isinstance(error, UsageError | DocumentRefused):
         return USAGE
-    return FAILED
+    if isinstance(error, GapFound):
+        return GAP
+    if isinstance(error, SinkLocked):
+        return LOCKED
+    return SINK if isinstance(error, SinkFailed) else FAILED
 
 
 async def run_until(work: Awaitable[object], seconds: float | None = None) -> int | None:

@@ -116,7 +116,7 @@ class Job(_Strict):
     operation: str | None = None
     var: tuple[str, ...] = ()
     vars: str | dict[str, Any] | None = None
-    to: str
+    to: str = Field(repr=False)  # which may hold a password
     name: str | None = None
     table: str | None = None
     since: Since | None = None
@@ -176,7 +176,7 @@ def read(flags: Mapping[str, Any], config: str | None) -> Settings:
     Raises UsageError, naming every mistake.
     """
     mistakes: list[str] = []
-    given = {key: value for key, value in flags.items() if value not in (None, (), False)}
+    given = {key: value for key, value in flags.items() if value is not None and value != ()}
     found = _file(config, mistakes) if config else {}
     listed = found.pop("collect", [{}])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
@@ -275,7 +275,7 @@ def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Files that are read and that the file names stand beside it, wherever the command is run."""
     found = dict(values)
     for key in ("document", "schema", "vars"):
-        if isinstance(found.get(key), str):
+        if isinstance(found.get(key), str) and found[key] != "-":  # which is standard input
             found[key] = str(folder / found[key])
     if isinstance(found.get("collect"), list):
         found["collect"] = [
@@ -285,8 +285,8 @@ def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _filled(value: Any, where: str, mistakes: list[str]) -> Any:
-    """``value`` with ``${NAME}`` replaced by what the environment holds, in text at any depth; but in documents, where
-    a variable of GraphQL's has no braces, it would mean nothing else."""
+    """``value`` with ``${NAME}`` replaced by what the environment holds, in text at any depth; a document's own
+    variables have no braces."""
     if isinstance(value, dict):
         return {key: _filled(one, f"{where}.{key}", mistakes) for key, one in value.items()}
     if isinstance(value, list):

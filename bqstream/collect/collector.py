@@ -24,6 +24,7 @@ from ..checkpoint import Checkpoint
 from ..client import Client
 from ..config import Backoff
 from ..delivery.document import Document
+from ..delivery.enlarge import Reader
 from ..delivery.marks import keyless_of, void_of
 from ..delivery.plan import Plan
 from ..errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
@@ -85,8 +86,8 @@ class Collector:
         undo: take back the rows of a block that a fork has replaced, of those that came to this process in the last
             minute; each row is decoded once more for it.
         evolve: take a document that has changed: columns are added to its tables.
-        dead_letters: the file for rows that do not fit their table; by default beside the sink's own file, else in the
-            working folder.
+        dead_letters: the file for rows that do not fit their table, which belongs to this collector alone; by default
+            beside the sink's lock file, else in the working folder.
         batching: when a batch is committed.
         backoff: how the sink is tried again.
         limit: stop when so many rows, or a few more to the end of a message, are committed.
@@ -138,8 +139,7 @@ class Collector:
         self._on_gap: Literal["continue", "raise"] = "raise" if on_gap == "stop" else "continue"
         self._undo = undo
         self._evolve = evolve
-        beside = self._sink.lock.parent if self._sink.lock is not None else Path()
-        self._dead_letters = DeadLetters(dead_letters or beside / f"{self.name}.dead.jsonl")
+        self._dead_letters = DeadLetters(dead_letters or _beside(self._sink, self.name))
         self._batching = batching or Batching()
         self._seconds = self._batching.seconds or float(getattr(self._sink, "patience", PATIENCE))
         self._backoff = backoff or Backoff(initial=0.2, maximum=30.0)
@@ -180,7 +180,7 @@ class Collector:
         """
         self._gaps = None
         try:
-            with _locked(self._sink, self.name):
+            with locked(self._sink, self.name):
                 try:
                     await self._collect()
                 finally:
@@ -207,7 +207,7 @@ class Collector:
         stored = await self._trying(lambda: self._sink.open(self.name))
         state = State.loads(stored.state) if stored else None
         checkpoint = self._resumed(state) if state else None
-        await asyncio.to_thread(self._dead_letters.cut, state.dead_letters if state else 0)
+        await _in_thread(self._dead_letters.cut, state.dead_letters if state else 0)
         stream = await self._subscribed(checkpoint)
         if stream is None:
             return
@@ -223,6 +223,7 @@ class Collector:
                 number=stored.number if stored else 0,
                 checkpoint=(checkpoint or stream.checkpoint).dumps(),
                 flat=self._sink.flat,
+                refused=getattr(self._sink, "refused", None),
                 evolve=self._evolve,
                 shown=LAST_ROWS,
             )
@@ -279,7 +280,7 @@ class Collector:
         started = time.monotonic()
         self._pending = started, 0
         try:
-            prepared = await self._trying(lambda: asyncio.to_thread(writing.prepare, batch))
+            prepared = await self._trying(lambda: _in_thread(writing.prepare, batch))
             self._pending = started, prepared.commit.count
             await self._commit(prepared.commit)
         finally:
@@ -379,6 +380,15 @@ class Collector:
 
     # ------------------------------------------------------------------ what is seen
 
+    @property
+    def sink(self) -> Sink:
+        return self._sink
+
+    @property
+    def readers(self) -> Mapping[str, Reader]:
+        """How each cube's rows say where they stand."""
+        return Plan.make(self._document, self._variables).readers
+
     def _note(self, prepared: Prepared, seconds: float) -> None:
         commit = prepared.commit
         self._rows += commit.count
@@ -457,14 +467,15 @@ class Collector:
 
 
 @contextlib.contextmanager
-def _locked(sink: Sink, name: str) -> Iterator[None]:
+def locked(sink: Sink, name: str) -> Iterator[None]:
     """Keep another collector on this machine away. Raises SinkLocked where there is one."""
+    if getattr(sink, "stateless", False):
+        yield
+        return
     path = sink.lock
     if path is None:
-        digest = hashlib.blake2b(f"{sink.name} {name}".encode(), digest_size=12).hexdigest()
-        path = (
-            Path(tempfile.gettempdir()) / f"bqstream-{os.getuid() if hasattr(os, 'getuid') else ''}" / digest
-        )
+        user = os.getuid() if hasattr(os, "getuid") else ""
+        path = Path(tempfile.gettempdir()) / f"bqstream-{user}" / _digest(f"{sink.name} {name}")
     lock = filelock.FileLock(path, timeout=0)
     try:
         with files(sink.name):
@@ -480,6 +491,28 @@ def _locked(sink: Sink, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _beside(sink: Sink, name: str) -> Path:
+    """A file for dead letters that no other sink's collector in this folder takes, whatever its name."""
+    if sink.lock is not None:
+        return sink.lock.parent / f"{name}.dead.jsonl"
+    return Path(f"{name}.{_digest(sink.name)[:8]}.dead.jsonl")
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+async def _in_thread(work: Callable[..., T], *args: Any) -> T:
+    """Do it in a thread, and wait for that also when cancelled: nothing is written once the lock is let go."""
+    working = asyncio.ensure_future(asyncio.to_thread(work, *args))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        working.exception()
+        raise
 
 
 def _is_cancelled() -> bool:

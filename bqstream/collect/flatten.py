@@ -46,8 +46,14 @@ class _Odd:
         self.value = value
 
 
-def flatten(table: Table, rows: Sequence[Any], *, undo: bool = False) -> tuple[Rows, list[Misfit]]:
-    """The rows by column, and those that do not fit."""
+def flatten(
+    table: Table,
+    rows: Sequence[Any],
+    *,
+    undo: bool = False,
+    refused: Callable[[Rows], Sequence[int]] | None = None,
+) -> tuple[Rows, list[Misfit]]:
+    """The rows by column, and those that do not fit; also those that the sink itself has ``refused``, by index."""
     picked: dict[tuple[str, ...], list[Any]] = {(): list(rows)}
     columns: list[list[Any]] = []
     wrong: dict[int, str] = {}
@@ -56,8 +62,11 @@ def flatten(table: Table, rows: Sequence[Any], *, undo: bool = False) -> tuple[R
         columns.append(values)
         for index, reason in errors:
             wrong.setdefault(index, f"{column.name}: {reason}")
+    made = Rows(table, len(rows), columns, undo=undo)
+    for index in refused(made) if refused is not None else ():
+        wrong.setdefault(index, "the sink cannot hold it")
     if not wrong:
-        return Rows(table, len(rows), columns, undo=undo), []
+        return made, []
     kept = [index for index in range(len(rows)) if index not in wrong]
     misfits = [Misfit(table.name, rows[index], reason) for index, reason in sorted(wrong.items())]
     return Rows(

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
-from ..options import is_positive
+from ..options import is_positive, whole
 from ..subscription import Subscription
 
 MEBIBYTE = 1024 * 1024
@@ -31,10 +31,10 @@ class Batching:
     bytes: int = 4 * MEBIBYTE
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "messages", "bytes"):
-            value = getattr(self, name)
-            if not is_positive(value) and (name, value) != ("seconds", None):
-                raise UsageError(f"Batching({name}={value!r}): give a positive, finite number")
+        if self.seconds is not None and not is_positive(self.seconds):
+            raise UsageError(f"Batching(seconds={self.seconds!r}): give a positive, finite number")
+        whole("messages", self.messages)
+        whole("bytes", self.bytes)
 
 
 @dataclass(frozen=True, slots=True)

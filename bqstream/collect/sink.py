@@ -8,13 +8,15 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from ..errors import SinkFailed, SinkUnavailable, UsageError
 from .table import Commit, Stored
@@ -34,6 +36,8 @@ _OWN = {
     "tls": ("nats", "nats"),
 }
 GROUP = "bqstream.sinks"
+# A password before the host, or in an option.
+_SECRET = re.compile(r"^(\w+:)?//[^/?#]*:[^/?#]*@|[?&][^=&]*(password|secret|token)[^=&]*=", re.IGNORECASE)
 # For the thread of a blocking sink to end what it is doing, in seconds; its library's own time-outs bound it too.
 _LEAVE = 10.0
 
@@ -45,6 +49,20 @@ class Sink(Protocol):
     calls one method at a time. Each raises SinkUnavailable where trying again may help: the collector then calls
     ``open`` anew, learns from what it returns whether the commit went through, and repeats it if not; SinkFailed where
     it does not help; SinkLocked where another collector has committed in between.
+
+    Two methods more are for ``bqstream checkpoint``, and may be missing:
+
+        async def peek(self, subscription: str) -> Stored | None
+            what ``open`` gives, while another may be at it; it changes nothing and makes nothing
+        async def count(self, table: str, column: str, at_least: int | datetime) -> int | None
+            how many rows have that much in a column, and more; None where that cannot be told
+
+    For collectors it may also have:
+
+    ``patience``       how many seconds a batch waits for more at most, where the user has not said; else 5.
+    ``stateless``      True: it keeps nothing that a second collector could harm, which then is not kept away.
+    ``refused(rows)``  the indices of the `Rows` (by column) that it can never hold: these go to the dead letters. It
+                       is called in a thread, and reaches for nothing outside.
     """
 
     @property
@@ -94,6 +112,12 @@ class BlockingSink(abc.ABC):
     async def open(self, subscription: str) -> Stored | None:
         return await self._in_thread(self._open, subscription)
 
+    async def peek(self, subscription: str) -> Stored | None:
+        return await self._in_thread(self._peek, subscription)
+
+    async def count(self, table: str, column: str, at_least: int | datetime) -> int | None:
+        return await self._in_thread(self._count, table, column, at_least)
+
     async def commit(self, commit: Commit) -> None:
         await self._in_thread(self._commit, commit)
 
@@ -111,6 +135,12 @@ class BlockingSink(abc.ABC):
 
     @abc.abstractmethod
     def _open(self, subscription: str) -> Stored | None: ...
+
+    @abc.abstractmethod
+    def _peek(self, subscription: str) -> Stored | None: ...
+
+    def _count(self, table: str, column: str, at_least: int | datetime) -> int | None:
+        return None
 
     @abc.abstractmethod
     def _commit(self, commit: Commit) -> None: ...
@@ -134,13 +164,13 @@ class Address:
         since a command line is read by every user of the machine."""
         scheme, colon, rest = text.partition(":")
         if not colon or not scheme.isidentifier():
-            raise UsageError(
-                f"--to {text!r}: give SCHEME:PLACE, such as jsonl:rows.jsonl; there are {_known()}"
-            )
-        if rest.startswith("//") and not trusted and (urlsplit(text).password or "password=" in rest.lower()):
+            # It is not shown: where the colon is missing, a password may yet be in it.
+            raise UsageError(f"--to: give SCHEME:PLACE, such as jsonl:rows.jsonl; there are {_known()}")
+        if not trusted and _SECRET.search(unquote(rest)):
             raise UsageError(
                 "--to holds a password, which every user of this machine can read there: leave it out and give it "
-                "by PGPASSWORD or ~/.pgpass (PostgreSQL), NATS_CREDS (NATS), or as ${VARIABLE} in a --config file"
+                "by PGPASSWORD or ~/.pgpass (PostgreSQL), NATS_CREDS or NATS_TOKEN (NATS), AWS_SECRET_ACCESS_KEY (S3), "
+                "or as ${VARIABLE} in the `to` of a --config file"
             )
         place, _, options = rest.partition("?")
         return cls(scheme, place, dict(parse_qsl(options, keep_blank_values=True)), text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +47,7 @@ class Writing:
         subscription: its name. ``run``: this process, by a random name.
         state: of the last commit, with its number; None where there is none yet.
         checkpoint: where the first commit stands.
-        flat: whether the sink takes columns.
+        flat: whether the sink takes columns. ``refused``: the sink's own method, where it has one.
         shown: how many rows of a commit are kept for people.
     """
 
@@ -62,6 +62,7 @@ class Writing:
         number: int,
         checkpoint: str,
         flat: bool,
+        refused: Callable[[Rows], Sequence[int]] | None = None,
         evolve: bool,
         shown: int,
     ) -> None:
@@ -72,6 +73,7 @@ class Writing:
         self._number = number
         self._checkpoint = checkpoint
         self._flat = flat
+        self._refused = refused
         self._evolve = evolve
         self._shown = shown
         self._dead = state.dead_letters if state else 0
@@ -97,7 +99,7 @@ class Writing:
             if not self._flat:
                 steps.append(Rows(tables[cube], len(rows), nested=rows, undo=undo))
             else:
-                made, wrong = flatten(tables[cube], rows, undo=undo)
+                made, wrong = flatten(tables[cube], rows, undo=undo, refused=self._refused)
                 steps.append(made)
                 misfits += [] if undo else wrong
         self._dead = self._dead_letters.cut(self._dead)  # a commit that was tried before may have left some

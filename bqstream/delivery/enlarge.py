@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from .cursor import Cursor, CursorKind, Path
@@ -24,6 +25,7 @@ _Tree = dict[str, Any]  # a field's name to the fields below it
 # Roots whose every block shows its hash (schema/evm, cubes/solana, schema/tron): it tells two branches apart.
 _HASHED = frozenset(("EVM", "Solana", "Tron"))
 _HASH: Path = ("Block", "Hash")
+_PARTS = frozenset((str, int, bool, type(None)))  # what a key may hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,16 @@ class Reader:
         """Where the row stands; None where it does not say."""
         if self.kind is None or self.at is None:
             return None
-        return Cursor.parse(self.kind, _value(row, self.at))
+        raw = _value(row, self.at)
+        return _parsed(self.kind, raw) if type(raw) is str else Cursor.parse(self.kind, raw)
 
     def key(self, row: Any) -> Key | None:
         """The values of the row's key fields, in the table's order; None where it has no key."""
-        of = [_value(row, path) for path in self.of]
+        of = _values(row, self.of)
         if not of or None in of:
             return None
-        key = (*of, *[_value(row, path) for path in self.within])
-        return key if all(part is None or isinstance(part, str | int) for part in key) else None
+        key = (*of, *_values(row, self.within))
+        return key if _PARTS.issuperset(map(type, key)) else None
 
     def hash(self, row: Any) -> str | None:
         """The hash of the row's block; None where it does not say."""
@@ -201,10 +204,25 @@ def _selection(name: str, below: _Tree) -> str:
     return f"{name} {{ {inner} }}" if inner else name
 
 
+@lru_cache(maxsize=1024)
+def _parsed(kind: CursorKind, raw: str) -> Cursor | None:
+    """Rows of a block show the same."""
+    return Cursor.parse(kind, raw)
+
+
+def _values(row: Any, paths: Iterable[Path]) -> list[Any]:
+    """What a row has at each path; it is called for every row, so that it calls nothing itself."""
+    found = []
+    for path in paths:
+        value = row
+        try:
+            for name in path:
+                value = value[name]
+        except (KeyError, TypeError, IndexError):  # it is not there, or what it would be in is no object
+            value = None
+        found.append(value)
+    return found
+
+
 def _value(row: Any, path: Path) -> Any:
-    try:
-        for name in path:
-            row = row[name]
-    except (KeyError, TypeError, IndexError):  # it is not there, or what it would be in is no object
-        return None
-    return row
+    return _values(row, (path,))[0]

@@ -37,7 +37,10 @@ class _Beyond:
 
     def add(self, block: int | None, tags: bytes) -> None:
         place = _NOWHERE if block is None else block
-        self._tags.setdefault(place, bytearray()).extend(tags)
+        known = self._tags.get(place)
+        if known is None:
+            known = self._tags[place] = bytearray()
+        known += tags
         self._texts.pop(place, None)
 
     def above(self, low: int) -> dict[str, str]:

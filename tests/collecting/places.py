@@ -26,11 +26,13 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """``address``: the sink's. ``read``: every row that is there, with its cube, as the service nests it."""
+    """``address``: the sink's. ``read``: every row that is there, with its cube, as the service nests it. ``server``: a
+    server of its own, which a test may stop."""
 
     address: str
     read: Read
     environment: Mapping[str, str] = field(default_factory=dict)
+    server: NatsServer | None = None
 
 
 Places = Callable[[Path, pytest.FixtureRequest], contextlib.AbstractContextManager[Place]]
@@ -152,7 +154,7 @@ def nats(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
         def read() -> list[tuple[str, Any]]:
             return [(line["table"], line["row"]) for line in read_lines(address) if "row" in line]
 
-        yield Place(address, read)
+        yield Place(address, read, server=server)
 
 
 PLACES: dict[str, Places] = {

@@ -52,13 +52,6 @@ async def killed(
     assert verdict.delivered
 
 
-@pytest.mark.asyncio
-async def test_a_collector_that_is_killed_stores_each_row_once(
-    request: pytest.FixtureRequest, seed: int
-) -> None:
-    await killed("sqlite", request, seed, points=0, random=2)
-
-
 @pytest.mark.soak
 @pytest.mark.asyncio
 @pytest.mark.timeout(300)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from bqstream import Backoff, Client, GapFound, SinkLocked, SinkUnavailable, Timeouts, UsageError
+from bqstream import Backoff, Buffer, Client, GapFound, SinkLocked, SinkUnavailable, Timeouts, UsageError
 from bqstream.collect import Batching, Collected, Collector
 from bqstream.collect.sinks.sqlite import SQLiteSink
 from bqstream.collect.state import State
@@ -208,6 +208,30 @@ async def test_links_that_drop_and_tokens_that_expire_lose_nothing(tmp_path: Pat
         verdict = await here.verdict()
         assert verdict.exact, verdict
         assert all(closed and reason is None for _, closed, reason in gaps_in(here.path))
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_a_full_buffer_lets_go_of_while_the_sink_is_down_is_asked_for_again(
+    tmp_path: Path, name: str, seed: int
+) -> None:
+    @virtual_time
+    async def run() -> None:
+        async with place(tmp_path, DOCUMENTS[name], seed, batching=Batching(seconds=1, messages=3)) as here:
+            sink = Flaky(here.path, dict.fromkeys(range(3, 9), "before"))
+            small = {"buffer": Buffer(messages=6), "timeouts": Timeouts(grace=0.5, block=0.5)}
+            async with here.collecting(sink=sink, client=small, backoff=Backoff(initial=8, maximum=8)) as (
+                collector,
+                task,
+            ):
+                await until(lambda: sink._calls > 8 and not collector.status().trouble, within=200)
+                await asyncio.sleep(10)
+                assert any(gap.cause == "parked" for gap in collector._named)
+                collector.stop()
+                await task
+            verdict = await here.verdict()
+            assert verdict.exact, verdict
+
+    run()
 
 
 @virtual_time

@@ -18,6 +18,10 @@ ROOT = Path(__file__).parents[2]
 SAYS = {
     "aiohttp_service.py": r"serving\n(event: block \d+, .+\n){5}$",
     "client_credentials.py": r"(slot \d+: .+\n){5}the token expires at 20",
+    "collect.py": (
+        r"life 1: (\d+) rows by \d+ commits, 0 holes\n  the table has \1, \1 of them different\n"
+        r"life 2: \d+ rows by \d+ commits, 0 holes\n  the table has (\d+), \2 of them different\n$"
+    ),
     "events.py": r"link 1 handed over to 2 by overlap, 0 operations unproven\n[\s\S]*live: 1 hand-overs, 0 reconn",
     "first_stream.py": r"^(block \d+: .+ bought\n){10}$",
     "many_subscriptions.py": r"6 subscriptions shared 1 link\n$",

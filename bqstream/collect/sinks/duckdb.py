@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
@@ -42,6 +43,7 @@ CREATE TABLE IF NOT EXISTS _bqstream_gaps (
     how VARCHAR NOT NULL, reason VARCHAR, detail VARCHAR NOT NULL
 );
 """
+_STORED = "SELECT number, state FROM _bqstream_state WHERE subscription = ?"
 _FIRST = "INSERT INTO _bqstream_state VALUES ($subscription, $number, $state, now()) ON CONFLICT DO NOTHING"
 _NEXT = """UPDATE _bqstream_state SET number = $number, state = $state, committed_at = now()
     WHERE subscription = $subscription AND number = $number - 1"""
@@ -67,9 +69,25 @@ class DuckDBSink(BlockingSink):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._database() as database:
                 database.execute(_OURS)
-                asked = "SELECT number, state FROM _bqstream_state WHERE subscription = ?"
-                stored = database.execute(asked, (subscription,)).fetchone()
+                stored = database.execute(_STORED, (subscription,)).fetchone()
         return Stored(*stored) if stored else None
+
+    def _peek(self, subscription: str) -> Stored | None:
+        if not self._path.exists():
+            return None
+        with self._errors(), self._database(read_only=True) as database:
+            if not database.execute(
+                "SELECT 1 FROM duckdb_tables() WHERE table_name = '_bqstream_state'"
+            ).fetchone():
+                return None
+            stored = database.execute(_STORED, (subscription,)).fetchone()
+        return Stored(*stored) if stored else None
+
+    def _count(self, table: str, column: str, at_least: int | datetime) -> int:
+        asked = f"SELECT count(*) FROM {quoted(table)} WHERE {quoted(column)} >= ?"
+        with self._errors(), self._database() as database:
+            (count,) = database.execute(asked, (at_least,)).fetchone() or (0,)
+        return int(count)
 
     def _commit(self, commit: Commit) -> None:
         with self._errors(), self._database() as database:
@@ -92,7 +110,7 @@ class DuckDBSink(BlockingSink):
         """Nothing is open between two commits."""
 
     @contextlib.contextmanager
-    def _database(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _database(self, *, read_only: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         """The file, once nobody else has it; closing it rolls back what is not committed."""
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(_is_taken),
@@ -100,7 +118,7 @@ class DuckDBSink(BlockingSink):
             stop=tenacity.stop_after_delay(_BUSY),
             reraise=True,
         )
-        database = attempts(duckdb.connect, self._path)
+        database = attempts(duckdb.connect, self._path, read_only)
         try:
             yield database
         finally:

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,7 +150,11 @@ class Bucket:
         self._name = name
         self._root = root.rstrip("/")
         self._options = options
-        self._store: Any = None
+
+    @cached_property
+    def _store(self) -> Any:
+        # A file of a few MB goes up in one request when its opening may be delayed, and in three otherwise.
+        return fs.S3FileSystem(allow_delayed_open=True, **self._options)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -163,9 +168,6 @@ class Bucket:
         return contextlib.nullcontext()
 
     def open(self) -> None:
-        if self._store is None:
-            # A file of a few MB goes up in one request when its opening may be delayed, and in three otherwise.
-            self._store = fs.S3FileSystem(allow_delayed_open=True, **self._options)
         if not self._there(self._root.partition("/")[0]):
             raise SinkFailed(f"{self._name}: there is no such bucket, or these credentials do not see it")
 

@@ -127,6 +127,13 @@ class JSONLSink(BlockingSink):
         self._sidecar = sidecar
         return Stored(sidecar.number, sidecar.state) if sidecar.number else None
 
+    def _peek(self, subscription: str) -> Stored | None:
+        with files(self.name):
+            sidecar = self._read(_Sidecar)
+        if sidecar is None or sidecar.subscription != subscription or not sidecar.number:
+            return None
+        return Stored(sidecar.number, sidecar.state)
+
     def _commit(self, commit: Commit) -> None:
         sidecar, self._sidecar = self._sidecar, None  # what a failure leaves behind is for `_open` to mend
         if sidecar is None:

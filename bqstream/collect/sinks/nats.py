@@ -144,10 +144,19 @@ class NATSSink:
         return f"<NATSSink {self.name}>"
 
     async def open(self, subscription: str) -> Stored | None:
+        return await self._opened(subscription, make=True)
+
+    async def peek(self, subscription: str) -> Stored | None:
+        try:
+            return await self._opened(subscription, make=False)
+        except _NotFound:
+            return None
+
+    async def _opened(self, subscription: str, *, make: bool) -> Stored | None:
         await self.aclose()
         self._client = client = _Client(self.name)
         await client.ask(client.connect_to(self._url), _CONNECT)
-        limits = await self._limits(client)
+        limits = await self._limits(client, make)
         self._subscription = quote(subscription)
         self._room = min(limits) - _HEADERS - len(self._subscription) - len(self._stream)
         last = await self._message(client)
@@ -196,11 +205,13 @@ class NATSSink:
         if client is not None:
             await client.leave()
 
-    async def _limits(self, client: _Client) -> list[int]:
-        """Find the stream, or make it; and say what a message may have at most, by the server and by the stream."""
+    async def _limits(self, client: _Client, make: bool) -> list[int]:
+        """Find the stream, or ``make`` it; and say what a message may have at most, by the server and by the stream."""
         try:
             info = await client.ask(client.js.stream_info(self._stream))
         except _NotFound:
+            if not make:
+                raise
             config = StreamConfig(
                 name=self._stream,
                 subjects=[self._subject],

@@ -124,6 +124,11 @@ class ParquetSink(BlockingSink):
         self._manifest = manifest
         return Stored(manifest.number, manifest.state) if manifest.number else None
 
+    def _peek(self, subscription: str) -> Stored | None:
+        with self._folder.errors():
+            manifest = self._read(subscription)
+        return Stored(manifest.number, manifest.state) if manifest.number else None
+
     def _commit(self, commit: Commit) -> None:
         if self._manifest is None:
             raise SinkUnavailable(f"{self.name} is not open")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -109,6 +110,28 @@ class PostgreSQLSink(BlockingSink):
                 )
                 number, state = _one(cursor)
         return Stored(number, state) if number else None
+
+    def _peek(self, subscription: str) -> Stored | None:
+        self._close()
+        with self._errors():
+            self._connection = Connection.to(self._server)
+            with self._transaction() as cursor:
+                self._schema = self._asked or self._first_schema(cursor)
+                cursor.execute("SELECT to_regclass(%s)", (self._place(_STATE),))
+                if _one(cursor)[0] is None:
+                    return None
+                cursor.execute(
+                    f"SELECT number, state FROM {self._ours(_STATE)} WHERE subscription = %s AND number > 0",
+                    (subscription,),
+                )
+                stored = cursor.fetchone()
+        return Stored(*stored) if stored else None
+
+    def _count(self, table: str, column: str, at_least: int | datetime) -> int:
+        with self._errors(), self._transaction() as cursor:
+            name = quoted(column).replace("%", "%%")
+            cursor.execute(f"SELECT count(*) FROM {self._ours(table)} WHERE {name} >= %s", (at_least,))
+            return int(_one(cursor)[0])
 
     def _commit(self, commit: Commit) -> None:
         with self._errors(), self._transaction() as cursor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,6 +35,7 @@ CREATE TABLE IF NOT EXISTS _bqstream_gaps (
     "end" TEXT, low TEXT, high TEXT, closed BOOLEAN NOT NULL, how TEXT NOT NULL, reason TEXT, detail TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+_STORED = "SELECT number, state FROM _bqstream_state WHERE subscription = ?"
 _FIRST = "INSERT INTO _bqstream_state VALUES (:subscription, :number, :state, datetime('now'))"
 _NEXT = """UPDATE _bqstream_state SET number = :number, state = :state, committed_at = datetime('now')
     WHERE subscription = :subscription AND number = :number - 1"""
@@ -69,14 +71,31 @@ class SQLiteSink(BlockingSink):
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")  # a commit outlives a loss of power
             database.executescript(_OURS)
-            asked = "SELECT number, state FROM _bqstream_state WHERE subscription = ?"
-            stored = database.execute(asked, (subscription,)).fetchone()
+            stored = database.execute(_STORED, (subscription,)).fetchone()
         return Stored(*stored) if stored else None
 
+    def _peek(self, subscription: str) -> Stored | None:
+        if not self._path.exists():
+            return None
+        place = f"{self._path.absolute().as_uri()}?mode=ro"
+        with (
+            _Errors(self.name),
+            contextlib.closing(sqlite3.connect(place, timeout=_BUSY, uri=True)) as database,
+        ):
+            if not database.execute("SELECT 1 FROM sqlite_master WHERE name = '_bqstream_state'").fetchone():
+                return None
+            stored = database.execute(_STORED, (subscription,)).fetchone()
+        return Stored(*stored) if stored else None
+
+    def _count(self, table: str, column: str, at_least: int | datetime) -> int:
+        database = self._opened()
+        value = at_least.isoformat() if isinstance(at_least, datetime) else at_least
+        asked = f"SELECT count(*) FROM {quoted(table)} WHERE {quoted(column)} >= ?"
+        with _Errors(self.name):
+            return int(database.execute(asked, (value,)).fetchone()[0])
+
     def _commit(self, commit: Commit) -> None:
-        database = self._database
-        if database is None:
-            raise SinkUnavailable(f"{self.name} is not open")
+        database = self._opened()
         with _Errors(self.name):
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -119,6 +138,11 @@ class SQLiteSink(BlockingSink):
             done = 0
         if done != 1:
             raise SinkLocked(f"{self.name}: another collector writes {commit.subscription!r} there")
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._database is None:
+            raise SinkUnavailable(f"{self.name} is not open")
+        return self._database
 
     def _close(self) -> None:
         database, self._database = self._database, None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from weakref import WeakKeyDictionary
 
 from ...errors import SinkFailed, UsageError
 from ..lines import lines
 from ..output import Output
 from ..sink import Address
 from ..table import Commit, Stored
+
+# Several subscriptions of one process take turns, so that each line is whole.
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 def sink(address: Address) -> StdoutSink:
@@ -30,19 +35,21 @@ class StdoutSink:
     name = "stdout: (at most once)"
     flat = False
     lock = None
+    stateless = True
 
     async def open(self, subscription: str) -> Stored | None:
         return None
 
     async def commit(self, commit: Commit) -> None:
         output = Output(sys.stdout.fileno())
-        for rows in commit.steps:
-            try:
-                await output.write(lines(rows, named=len(commit.tables) > 1))
-            except BrokenPipeError:
-                raise
-            except OSError as error:  # trying again would write twice what has gone through
-                raise SinkFailed(f"{self.name}: {error.strerror}") from error
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            for rows in commit.steps:
+                try:
+                    await output.write(lines(rows, named=len(commit.tables) > 1))
+                except BrokenPipeError:
+                    raise
+                except OSError as error:  # trying again would write twice what has gone through
+                    raise SinkFailed(f"{self.name}: {error.strerror}") from error
 
     async def aclose(self) -> None:
         return None

@@ -7,14 +7,24 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import pytest
+from cyclopts import App
 
 from bqstream.cli import main
 from bqstream.cli.app import COMMANDS, app
 
 from .conftest import Bqstream
 
+# Every command with options of its own, as it is typed.
+TYPED = [*(name for name in COMMANDS if name != "checkpoint"), "checkpoint show", "checkpoint rewind"]
 # Where a shared option goes by a name that the library knows too.
 SHARED = {"--endpoint": "BITQUERY_ENDPOINT", "--token-url": "BITQUERY_TOKEN_URL"}
+
+
+def command_of(name: str) -> App:
+    found = app
+    for part in name.split():
+        found = found[part]
+    return found
 
 
 def test_no_arguments_show_the_help_and_succeed(bqstream: Bqstream) -> None:
@@ -24,13 +34,13 @@ def test_no_arguments_show_the_help_and_succeed(bqstream: Bqstream) -> None:
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", TYPED)
 def test_the_help_of_every_command_teaches_by_examples_and_names_the_exit_codes(
     name: str, flag: str, bqstream: Bqstream
 ) -> None:
-    ended = bqstream(name, flag)
+    ended = bqstream(*name.split(), flag)
     assert ended.code == 0
-    assert COMMANDS[name] in " ".join(ended.out.split())
+    assert COMMANDS.get(name, "") in " ".join(ended.out.split())
     assert ended.out.count(f" bqstream {name}") >= 3  # its usage, and two examples at least
     assert "Exit codes: 0" in ended.out
 
@@ -56,27 +66,32 @@ def test_wrong_usage_is_told_in_words_on_standard_error_with_2(
     assert arguments[-1] in ended.err
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", TYPED)
 def test_every_option_can_come_from_the_environment_by_a_name_that_its_help_shows(
     name: str, bqstream: Bqstream
 ) -> None:
+    command, *_ = name.split()
     options = [
         argument
-        for argument in app[name].assemble_argument_collection()
+        for argument in command_of(name).assemble_argument_collection()
         if argument.names and argument.names[0].startswith("--")
     ]
     assert options
-    text = " ".join(bqstream(name, "--help").out.replace("│", " ").split())
+    of_collect = {argument.names[0] for argument in app["collect"].assemble_argument_collection()}
+    text = " ".join(bqstream(*name.split(), "--help").out.replace("│", " ").split())
     for option in options:
         flag = option.names[0]
-        variable = SHARED.get(flag, f"BQSTREAM_{name}_{flag[2:]}".replace("-", "_").upper())
+        owner = "collect" if command == "checkpoint" and flag in of_collect else command
+        variable = SHARED.get(flag, f"BQSTREAM_{owner}_{flag[2:]}".replace("-", "_").upper())
         assert option.parameter.env_var == (variable,)
         assert f"[env var: {variable}]" in text
 
 
 def test_no_command_takes_a_secret_on_the_command_line() -> None:
-    for name in COMMANDS:
-        flags = {flag for argument in app[name].assemble_argument_collection() for flag in argument.names}
+    for name in TYPED:
+        flags = {
+            flag for argument in command_of(name).assemble_argument_collection() for flag in argument.names
+        }
         assert flags.isdisjoint({"--token", "--client-secret", "--credentials", "--password"})
 
 

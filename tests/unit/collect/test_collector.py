@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,9 @@ from bqstream import (
 )
 from bqstream.collect import Batching, Collected, Collector
 from bqstream.collect.status import State
-from tests.unit.session.service import Service, mute, settle
+from bqstream.collect.writing import Writing
+from tests.postgresql_server import PostgreSQLServer
+from tests.unit.session.service import Service, mute, polite, settle
 from tests.unit.test_client import client_of, service_of
 from tests.virtual_time import virtual_time
 
@@ -496,6 +499,51 @@ def test_cancelling_at_any_moment_leaves_nothing_behind_and_loses_no_commit(
     run()
 
 
+@pytest.mark.asyncio
+async def test_cancelling_waits_for_the_thread_that_prepares_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def prepare(writing: Writing, batch: Any) -> Any:
+        begun.set()
+        assert go.wait(30)
+        raise SinkFailed("too late")
+
+    monkeypatch.setattr(Writing, "prepare", prepare)
+    client = Client("a-token-of-the-test", endpoint="wss://service.test/graphql", backfill="off")
+    client._engine = Service(polite)
+    async with client:
+        sink = Memory(tmp_path / "lock")
+        task = asyncio.create_task(Collector(client, DOCUMENT, sink).run())
+        await asyncio.to_thread(begun.wait, 30)
+        task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not task.done()
+        assert not sink.closed
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sink.closed
+
+
+@virtual_time
+async def test_two_sinks_collectors_of_one_name_in_one_folder_have_each_their_dead_letters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with client_of() as client:
+        sinks = [Memory(tmp_path / "lock") for _ in range(3)]
+        sinks[0].lock = sinks[1].lock = None
+        sinks[1].name = "another"
+        paths = [Collector(client, DOCUMENT, sink)._dead_letters.path for sink in sinks]
+        assert len(set(paths)) == 3
+        assert paths[2] == tmp_path / "Blocks.dead.jsonl"
+        assert paths[0] == Collector(client, DOCUMENT, sinks[0])._dead_letters.path
+        assert all(path.name.startswith("Blocks.") and path.name.endswith(".dead.jsonl") for path in paths)
+
+
 @virtual_time
 async def test_its_state_is_told_from_the_beginning_to_the_end(tmp_path: Path) -> None:
     async with client_of() as client:
@@ -519,3 +567,38 @@ async def test_its_state_is_told_from_the_beginning_to_the_end(tmp_path: Path) -
         await task
         assert collector.status().state == "done"
         assert "done, 1 rows" in repr(collector)
+
+
+# ---------------------------------------------------------------------- rows that the sink cannot hold
+
+
+@virtual_time
+async def test_rows_that_postgresql_cannot_hold_go_to_the_dead_letters_and_the_others_to_their_table(
+    tmp_path: Path, postgresql_server: PostgreSQLServer, database: str
+) -> None:
+    sink = postgresql_server.address(database)
+    dead = tmp_path / "dead.jsonl"
+    async with client_of() as client:
+        text = "subscription { EVM { Blocks { N S L } } }"
+        collector = Collector(client, text, sink, batching=SOON, dead_letters=dead)
+        task = asyncio.create_task(collector.run())
+        await asyncio.sleep(1)
+        rows = [
+            {"N": 1, "S": "plain", "L": ["a"]},
+            {"N": 2, "S": "nul: \x00", "L": ["a"]},
+            {"N": 3, "S": "written out: \\u0000", "L": []},
+            {"N": 4, "S": "plain", "L": ["\x00"]},
+        ]
+        service_of(client).publish(json.dumps({"EVM": {"Blocks": rows}}))
+        await settle()
+        collector.stop()
+        done = await task
+    assert (done.rows, done.misfits) == (2, 2)
+    stored = postgresql_server.query(database, 'SELECT "N", "S" FROM "Blocks" ORDER BY "N"')
+    assert [(int(row["N"]), row["S"]) for row in stored] == [(1, "plain"), (3, "written out: \\u0000")]
+    letters = [json.loads(line) for line in dead.read_text().splitlines()]
+    assert [(letter["table"], letter["row"]) for letter in letters] == [
+        ("Blocks", rows[1]),
+        ("Blocks", rows[3]),
+    ]
+    assert {letter["reason"] for letter in letters} == {"the sink cannot hold it"}

@@ -268,3 +268,20 @@ def test_rows_are_not_changed() -> None:
     row = {"A": "1", "B": {"A": [1]}}
     flatten(table_of(["integer", "text"]), [row])
     assert row == {"A": "1", "B": {"A": [1]}}
+
+
+def test_rows_that_the_sink_cannot_hold_are_set_apart_beside_those_that_do_not_fit() -> None:
+    table = Table("T", "T", (Column("N", ("N",), "integer"), Column("S", ("S",), "text")))
+    sent = [{"N": 1, "S": "a"}, {"N": "x", "S": "bad"}, {"N": 3, "S": "bad"}, {"N": 4, "S": "d"}]
+    asked: list[Rows] = []
+
+    def refused(rows: Rows) -> list[int]:
+        asked.append(rows)
+        return [at for at, value in enumerate(rows.columns[1]) if value == "bad"]
+
+    made, misfits = flatten(table, sent, refused=refused)
+    assert (made.count, [*made.columns]) == (2, [[1, 4], ["a", "d"]])
+    assert [misfit.row for misfit in misfits] == sent[1:3]
+    assert misfits[0].reason.startswith("N: ")
+    assert misfits[1].reason == "the sink cannot hold it"
+    assert [rows.count for rows in asked] == [4]

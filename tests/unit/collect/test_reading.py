@@ -73,7 +73,7 @@ async def reading(limit: int | None = None, client: Any = None, **batching: Any)
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"seconds": 0}, {"messages": -1}, {"bytes": float("inf")}, {"seconds": True}]
+    "wrong", [{"seconds": 0}, {"messages": -1}, {"bytes": float("inf")}, {"messages": 1.5}, {"seconds": True}]
 )
 def test_batching_that_means_nothing_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
@@ -89,11 +89,17 @@ async def test_a_batch_is_handed_over_when_it_has_so_many_messages() -> None:
 
 
 @virtual_time
-async def test_a_batch_is_handed_over_when_it_has_so_many_bytes() -> None:
-    async with reading(bytes=100) as reader:
-        reader.publish(*range(10))
-        found = await reader.next()
-        assert 1 < len(found) < 10
+async def test_a_batch_is_handed_over_when_it_has_so_many_bytes_and_is_at_most_a_message_longer() -> None:
+    async with reading(bytes=1000) as reader:
+        reader.publish(*range(200))
+        read = 0
+        while read < 150:
+            batch = await reader.reading.batches.get()
+            assert numbers(batch) == list(range(read, read + len(numbers(batch))))
+            read += len(numbers(batch))
+            assert isinstance(batch, Batch)
+            sizes = [message.size for message in batch.messages]
+            assert 1000 <= sum(sizes) < 1000 + max(sizes)
         assert reader.time() < 1
 
 

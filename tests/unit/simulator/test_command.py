@@ -112,7 +112,8 @@ import signal, sys, time
 got = []
 signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
 print("ready", flush=True)
-signal.pause()
+while not got:
+    time.sleep(0.01)
 signal.sigtimedwait([], 0.5)
 sys.exit(40 + len(got))
 """

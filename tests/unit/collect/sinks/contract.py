@@ -8,7 +8,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -17,9 +17,9 @@ import pytest
 
 from bqstream import SinkFailed, SinkLocked
 from bqstream.collect.sink import Sink, open_sink
-from bqstream.collect.table import Column, Rows
+from bqstream.collect.table import Column, Rows, Stored
 
-from .committing import SUBSCRIPTION, TABLE, commit, die, gap, odd_rows, rows
+from .committing import SUBSCRIPTION, TABLE, TIME, commit, die, gap, odd_rows, rows
 
 
 class SinkContract(abc.ABC):
@@ -27,6 +27,7 @@ class SinkContract(abc.ABC):
 
     deletes = True  # whether rows that are taken back are deleted
     evolves = True  # whether it has columns that may be missing
+    counts = False  # whether it tells how many rows it has
 
     @abc.abstractmethod
     def read(self, target: str, table: str = "Transfers") -> list[dict[str, Any]]:
@@ -93,6 +94,33 @@ class SinkContract(abc.ABC):
             assert (stored.number, stored.state) == (2, last.state)
 
     @pytest.mark.asyncio
+    async def test_it_is_looked_into_while_another_is_at_it(self, target: str) -> None:
+        async with self.opened(target) as sink, self.opened(target) as looking:
+            peek: Any = looking.peek  # type: ignore[attr-defined]
+            assert await peek(SUBSCRIPTION) is None
+            await sink.open(SUBSCRIPTION)
+            assert await peek(SUBSCRIPTION) is None
+            for number in (1, 2):
+                await sink.commit(last := commit(number, rows(2, number * 2)))
+                assert await peek(SUBSCRIPTION) == Stored(number, last.state)
+            self.same(target, rows(4, 2))
+
+    @pytest.mark.asyncio
+    async def test_rows_are_counted_from_a_block_on(self, target: str) -> None:
+        async with self.opened(target) as sink:
+            await sink.open(SUBSCRIPTION)
+            await sink.commit(commit(1, rows(10), rows(10)))
+            count = getattr(sink, "count", None)
+            asked = (("Block_Number", 7), ("Block_Time", TIME + timedelta(seconds=7)))
+            found = [await count("Transfers", column, value) if count else None for column, value in asked]
+            assert found == ([6, 6] if self.counts else [None, None])
+            if self.counts:
+                with pytest.raises(SinkFailed):
+                    await sink.count("Nothing", "Block_Number", 7)  # type: ignore[attr-defined]
+            await sink.open(SUBSCRIPTION)
+            await sink.commit(commit(2))
+
+    @pytest.mark.asyncio
     async def test_two_that_write_the_same_are_told_apart(self, target: str) -> None:
         async with self.opened(target) as one, self.opened(target) as other:
             await one.open(SUBSCRIPTION)
@@ -142,6 +170,7 @@ class SinkContract(abc.ABC):
             assert found.keys() == {0, 1}
             assert found[1]["Log_Index"] is None
 
+    @pytest.mark.soak
     @pytest.mark.asyncio
     @pytest.mark.parametrize("point", ["written", "staged", "committed"])
     @pytest.mark.parametrize("before", [0, 3])

@@ -34,6 +34,8 @@ def query(target: str, text: str) -> list[dict[str, Any]]:
 
 
 class TestDuckDB(SinkContract):
+    counts = True
+
     @pytest.fixture
     def target(self, tmp_path: Path) -> str:
         return f"duckdb:{tmp_path / 'rows.duckdb'}"

@@ -30,6 +30,8 @@ COLUMNS = ", ".join(f'"{name}"' for name in TABLE.names)
 
 
 class TestPostgreSQL(SinkContract):
+    counts = True
+
     @pytest.fixture(autouse=True)
     def place(self, postgresql_server: PostgreSQLServer, database: str) -> None:
         self.server, self.database = postgresql_server, database

@@ -27,6 +27,8 @@ def query(target: str, text: str) -> list[dict[str, Any]]:
 
 
 class TestSQLite(SinkContract):
+    counts = True
+
     @pytest.fixture
     def target(self, tmp_path: Path) -> str:
         return f"sqlite:{tmp_path / 'rows.db'}"

@@ -88,3 +88,24 @@ def test_it_has_no_place_and_no_options() -> None:
         open_sink("stdout:rows.jsonl")
     with pytest.raises(UsageError, match="no option 'rotate'"):
         open_sink("stdout:?rotate=1h")
+
+
+@pytest.mark.asyncio
+async def test_several_take_turns_at_a_slow_pipe_and_keep_no_second_collector_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read, write = os.pipe()
+    monkeypatch.setattr(sys, "stdout", Standard(write))
+    sinks = [open_sink("stdout:") for _ in range(3)]
+    assert all(sink.stateless for sink in sinks)  # type: ignore[attr-defined]
+
+    def everything() -> list[str]:
+        with os.fdopen(read) as pipe:
+            return list(pipe)
+
+    reading = asyncio.create_task(asyncio.to_thread(everything))
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(sink.commit(commit(1, rows(2_000))) for sink in sinks))
+    os.close(write)
+    found = [json.loads(line) for line in await reading]
+    assert found == list(rows(2_000).nested) * 3
