@@ -18,6 +18,7 @@ needs a subject of its own, to which nobody else publishes; several may be in on
     Bqstream-Commit         its number: 1, 2, 3, …
     Bqstream-Part           "2/3": the second part of three; "1/1" where it was not cut
     Bqstream-Previous       at which sequence of the stream the commit before it ends; 0: there is none
+    Bqstream-State          of the last part: the sequence of that in which the state begins, if it is an earlier one
     Bqstream-Writer         differs between processes
 
 A collector that dies between two parts leaves a commit without its last part. It is void: the same number begins again,
@@ -79,7 +80,7 @@ _CONNECT = 5.0
 # For a connection to end cleanly.
 _LEAVE = 0.5
 # Of each message: the headers, but for the names in them.
-_HEADERS = 320
+_HEADERS = 360
 _FORBIDDEN = set(" \t\r\n*>")
 # JetStream's own codes (nats-server, server/errors.json).
 _WRONG_SEQUENCE = (10071, 10164)
@@ -167,8 +168,7 @@ class NATSSink:
         if last is None:
             return None
         self._number, self._previous = int(self._headers(last)["Bqstream-Commit"]), last.seq or 0
-        state = (last.data or b"").splitlines()[-1]
-        return Stored(self._number, msgspec.json.decode(state)["state"])
+        return Stored(self._number, await self._state(client, last))
 
     async def commit(self, commit: Commit) -> None:
         client, tail, self._tail = self._client, self._tail, None  # known again when the commit is there
@@ -176,7 +176,8 @@ class NATSSink:
             raise SinkUnavailable(f"{self.name} is not open")
         if commit.number != self._number + 1:
             raise SinkLocked(f"{self.name}: holds {self._number} commits; {commit.number} is not the next")
-        parts = await self._parts(commit)
+        parts, before = await self._parts(commit)
+        state: int | None = None  # where it begins, once that is known
         for part, body in enumerate(parts, 1):
             if part == len(parts):
                 failpoint("written")
@@ -188,6 +189,7 @@ class NATSSink:
                 "Bqstream-Previous": str(self._previous),
                 "Bqstream-Writer": self._writer,
                 "Nats-Expected-Stream": self._stream,
+                **({} if state is None or part < len(parts) else {"Bqstream-State": str(state)}),
             }
             try:
                 tail = await self._publish(client, body, headers, tail)
@@ -197,6 +199,8 @@ class NATSSink:
                         f"{self.name}: another collector writes {commit.subscription!r} there, or somebody deletes"
                     ) from None
                 tail = await self._publish(client, body, headers, 0)
+            before -= len(body)
+            state = tail if state is None and before < 0 else state
         failpoint("committed")
         self._number, self._previous, self._tail = commit.number, tail, tail
 
@@ -257,20 +261,34 @@ class NATSSink:
             )
         return headers
 
-    async def _parts(self, commit: Commit) -> list[bytes]:
-        """The commit's lines, cut at their ends where that is possible; the state is never cut."""
-        state = _line({"state": commit.state})
-        if len(state) > self._room:
-            raise SinkFailed(
-                f"{self.name}: takes messages of {self._room} bytes, and the collector's state has {len(state)}: "
-                "raise the server's max_payload, or the stream's max_msg_size"
-            )
+    async def _state(self, client: _Client, last: RawStreamMsg) -> str:
+        """The state of the commit that ends with ``last``; it may begin in an earlier part."""
+        end = last.seq or 0
+        begin = at = int(self._headers(last).get("Bqstream-State", end))
+        text = b""
+        while at <= end:
+            call = client.js.get_msg(self._stream, at, subject=self._subject, next=True)
+            message = await client.ask(call)
+            if at == begin != message.seq:
+                raise SinkFailed(
+                    f"{self.name}: the stream's limits have dropped a part of the last commit: "
+                    f"nats stream purge {self._stream} --subject={self._subject} begins anew"
+                )
+            text += message.data or b""
+            at = (message.seq or end) + 1
+        state: str = msgspec.json.decode(text.splitlines()[-1])["state"]
+        return state
+
+    async def _parts(self, commit: Commit) -> tuple[list[bytes], int]:
+        """The commit's lines, cut at their ends where that is possible; and how many bytes come before the state."""
         lines = []
         for rows in commit.steps:
             lines.append(_rows(rows))
             await asyncio.sleep(0)  # others wait for the loop
         lines += [_line({"gap": gap}) for gap in commit.gaps]
-        return list(_cut(b"".join((*lines, state)), self._room))
+        return list(_cut(b"".join((*lines, _line({"state": commit.state}))), self._room)), sum(
+            map(len, lines)
+        )
 
     async def _publish(self, client: _Client, body: bytes, headers: dict[str, Any], tail: int) -> int:
         """Add a message where the subject ends with that of sequence ``tail``, and give its own."""

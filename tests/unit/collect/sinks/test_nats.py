@@ -342,10 +342,30 @@ async def test_a_row_that_is_longer_than_a_message_is_cut(narrow_server: NatsSer
     async with opened(target) as sink:
         await sink.open(SUBSCRIPTION)
         await sink.commit(commit(1, Rows(TABLE, 1, nested=[row])))
-        with pytest.raises(SinkFailed, match="max_payload"):
-            await sink.commit(replace(commit(2), state="s" * 1024))
         assert number_of(await sink.open(SUBSCRIPTION)) == 1
     assert read_lines(target)[0]["row"] == row
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("length", [400, 1024, 5000, 20_000])
+async def test_a_state_that_is_longer_than_a_message_is_cut_and_found_by_another(
+    narrow_server: NatsServer, length: int
+) -> None:
+    """A collector of a few thousand rows a second has a state of megabytes."""
+    async with jetstream(narrow_server) as js:
+        await js.add_stream(name=f"STATE{length}", subjects=[f"s{length}.>"])
+    target = f"{narrow_server.url}/STATE{length}/s{length}.a"
+    states = [f"{number}" * length for number in range(3)]
+    async with opened(target) as sink, opened(f"{narrow_server.url}/STATE{length}/s{length}.b") as other:
+        await other.open("other")
+        await sink.open(SUBSCRIPTION)
+        for number, count in ((1, 7), (2, 0), (3, 30)):
+            async with asyncio.TaskGroup() as both:  # their messages lie between one another
+                both.create_task(other.commit(replace(commit(number, rows(9)), subscription="other")))
+                both.create_task(sink.commit(replace(commit(number, rows(count)), state=states[number - 1])))
+            async with opened(target) as another:
+                assert await another.open(SUBSCRIPTION) == Stored(number, states[number - 1])
+    assert len(numbers(target)) == 37
 
 
 # ---------------------------------------------------------------------- streams and subjects
