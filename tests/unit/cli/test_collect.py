@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -135,16 +137,16 @@ def test_two_subscriptions_of_one_name_in_one_sink_are_refused(bqstream: Bqstrea
         ("nats://127.0.0.1/S/s", "nats", "nats"),
     ],
 )
-def test_a_sink_whose_library_is_missing_says_what_to_install(
-    sink: str, library: str, extra: str, bqstream: Bqstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in list(sys.modules):
-        if name.startswith("bqstream.collect.sinks") or name.partition(".")[0] == library:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, library, None)
-    end = bqstream("collect", "--query", BLOCKS, "--to", sink, env=NOWHERE)
-    assert end.code == 2, end
-    assert f'pip install "bqstream[{extra}]"' in end.err
+def test_a_sink_whose_library_is_missing_says_what_to_install(sink: str, library: str, extra: str) -> None:
+    script = (
+        "import sys\nfrom bqstream.cli import main\n"
+        f"sys.modules[{library!r}] = None\nmain(['collect', '--query', {BLOCKS!r}, '--to', {sink!r}])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BITQUERY_")}
+    environment |= {name: value for name, value in NOWHERE.items() if value is not None}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done
+    assert f'pip install "bqstream[{extra}]"' in done.stderr
 
 
 def test_missing_credentials_end_with_3(bqstream: Bqstream) -> None:
