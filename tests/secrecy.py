@@ -303,6 +303,7 @@ class Secrecy:
         last = nextitem is None or nextitem.path != item.path
         if last:
             gc.collect()  # errors that are left come to their end
+            gc.freeze()  # what outlives the module is looked at no more, which would take seconds each time
         leaks = self.watch.leaks()
         if last:
             self.watch.forget()
