@@ -63,6 +63,16 @@ _WORDS: dict[type[events.Event], Callable[[Any, str], str]] = {
 }
 
 
+# Control characters but the tab and the end of a line, and those that turn the direction of text round.
+_HIDDEN = (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_SHOWN = dict.fromkeys(_HIDDEN, "\N{REPLACEMENT CHARACTER}")
+
+
+def shown(text: str) -> str:
+    """``text`` as a terminal may have it: what others wrote, such as a service's words, commands nothing there."""
+    return text.translate(_SHOWN)
+
+
 def counted(number: int, noun: str) -> str:
     """``1 row``, ``1,234 rows``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

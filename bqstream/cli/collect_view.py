@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..collect.monitor import Happened, Picture, Sample, Watched
-from ..wording import counted
+from ..wording import counted, shown
 from .view import happened, links, session, span
 
 _LINES_EVERY = 10.0
@@ -96,7 +96,7 @@ class PlainCollect:
             )
 
     def _tell(self, text: str) -> None:
-        print(text, file=self.file, flush=True)
+        print(shown(text), file=self.file, flush=True)
 
 
 @dataclass(slots=True)
@@ -197,7 +197,7 @@ def _sinks(picture: Picture) -> Table:
             Text(", ".join(said), no_wrap=True, overflow="ellipsis"),
         )
         if status.trouble:
-            grid.add_row("", "", Text(status.trouble, style="red"))
+            grid.add_row("", "", Text(shown(status.trouble), style="red"))
     return grid
 
 

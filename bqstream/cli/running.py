@@ -23,6 +23,7 @@ from ..errors import (
     TokenRefused,
     UsageError,
 )
+from ..wording import shown
 
 # Every exit code of every command; a signal's is 128 and its number: 130 after Ctrl-C, 143 after SIGTERM.
 FAILED = 1
@@ -36,7 +37,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def tell(text: str) -> None:
     """A line on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 def exit_code(error: BqstreamError) -> int:

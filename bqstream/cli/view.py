@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import Event
-from ..wording import Tone, counted, timed, tone
+from ..wording import Tone, counted, shown, timed, tone
 
 if TYPE_CHECKING:
     from .. import Status
@@ -148,7 +148,7 @@ def session(status: Status, left: float, life: float) -> Table:
 
 def happened(text: str, tone: Tone) -> Text:
     """One event, in one line."""
-    return Text(text, style=_STYLES[tone], no_wrap=True, overflow="ellipsis")
+    return Text(shown(text), style=_STYLES[tone], no_wrap=True, overflow="ellipsis")
 
 
 def span(seconds: float) -> str:

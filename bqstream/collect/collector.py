@@ -207,7 +207,8 @@ class Collector:
         stored = await self._trying(lambda: self._sink.open(self.name))
         state = State.loads(stored.state) if stored else None
         checkpoint = self._resumed(state) if state else None
-        await _in_thread(self._dead_letters.cut, state.dead_letters if state else 0)
+        known = state is not None and state.dead_file == str(self._dead_letters.path.absolute())
+        dead = await _in_thread(self._dead_letters.cut, state.dead_letters if state and known else None)
         stream = await self._subscribed(checkpoint)
         if stream is None:
             return
@@ -220,6 +221,7 @@ class Collector:
                 self._dead_letters,
                 run=secrets.token_hex(4),
                 state=state,
+                dead=dead,
                 number=stored.number if stored else 0,
                 checkpoint=(checkpoint or stream.checkpoint).dumps(),
                 flat=self._sink.flat,
@@ -479,7 +481,11 @@ def locked(sink: Sink, name: str) -> Iterator[None]:
     lock = filelock.FileLock(path, timeout=0)
     try:
         with files(sink.name):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if sink.lock is None and hasattr(os, "getuid") and path.parent.lstat().st_uid != os.getuid():
+                raise SinkFailed(
+                    f"{sink.name}: {path.parent} belongs to another user: set TMPDIR to another folder"
+                )
         lock.acquire()
     except filelock.Timeout:
         raise SinkLocked(f"{sink.name}: another collector on this machine writes there ({path})") from None

@@ -25,13 +25,16 @@ class DeadLetters:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def cut(self, size: int) -> int:
-        """Make it as long as it was at the last commit. Returns how long it is.
+    def cut(self, size: int | None) -> int:
+        """Make it as long as it was at the last commit; None: no commit knows it, and what is there stays. Returns how
+        long it is.
 
         Raises SinkFailed where it is shorter: somebody else has changed it. One that was removed begins anew.
         """
         with files(f"dead letters {self.path}"):
             there = self.path.stat().st_size if self.path.exists() else 0
+            if size is None:
+                return there
             if there > size:
                 os.truncate(self.path, size)
             elif 0 < there < size:

@@ -18,6 +18,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
         checkpoint: of bqstream, up to and including the rows of this commit.
         tables: as they were settled by the first rows; empty before these.
         dead_letters: how many bytes of the dead-letter file belong to this commit and those before.
+        dead_file: which file that is; of another one nothing is known.
         open_gaps: gaps that were being closed.
     """
 
@@ -25,6 +26,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: str
     tables: tuple[Table, ...] = ()
     dead_letters: int = 0
+    dead_file: str = ""
     open_gaps: tuple[GapRecord, ...] = ()
     version: int = _VERSION
 

@@ -46,7 +46,7 @@ class Writing:
     Args:
         subscription: its name. ``run``: this process, by a random name.
         state: of the last commit, with its number; None where there is none yet.
-        checkpoint: where the first commit stands.
+        dead: how long the dead letters are. ``checkpoint``: where the first commit stands.
         flat: whether the sink takes columns. ``refused``: the sink's own method, where it has one.
         shown: how many rows of a commit are kept for people.
     """
@@ -59,6 +59,7 @@ class Writing:
         *,
         run: str,
         state: State | None,
+        dead: int,
         number: int,
         checkpoint: str,
         flat: bool,
@@ -76,7 +77,7 @@ class Writing:
         self._refused = refused
         self._evolve = evolve
         self._shown = shown
-        self._dead = state.dead_letters if state else 0
+        self._dead = dead
         self._tables, self._wanted = settled(drafts, state.tables, evolve=evolve) if state else ({}, {})
         self._gaps: dict[int, Gap] = {}  # as the last commit has them
         self._open = {gap.id: gap for gap in state.open_gaps} if state else {}
@@ -111,6 +112,7 @@ class Writing:
             checkpoint=checkpoint,
             tables=tuple(tables.values()),
             dead_letters=dead,
+            dead_file=str(self._dead_letters.path.absolute()),
             open_gaps=tuple(still_open.values()),
         )
         commit = Commit(

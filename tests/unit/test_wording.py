@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bqstream import Gap, events
-from bqstream.wording import counted, line, timed
+from bqstream.wording import counted, line, shown, timed
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = (
@@ -71,3 +71,7 @@ def test_a_line_starts_with_the_readers_own_time() -> None:
 
 def test_numbers_are_grouped_and_nouns_agree() -> None:
     assert [counted(n, "row") for n in (0, 1, 1234)] == ["0 rows", "1 row", "1,234 rows"]
+
+
+def test_what_others_wrote_commands_nothing_on_a_terminal() -> None:
+    assert shown("a\x1b[2Jb\x07\x9b\u202ec\td\ne") == "a\ufffd[2Jb\ufffd\ufffd\ufffdc\td\ne"

@@ -100,8 +100,12 @@ class LocalFolder:
 
     def move(self, files: Sequence[tuple[str, str]]) -> None:
         for before, after in files:
-            with contextlib.suppress(FileNotFoundError):
-                (self._root / before).replace(self._at(after))
+            there = self._at(after)
+            try:
+                (self._root / before).replace(there)
+            except FileNotFoundError:
+                if (self._root / before).exists():  # it is the directory that has just been deleted
+                    raise
 
     def remove(self, paths: Iterable[str]) -> None:
         for path in paths:
@@ -115,9 +119,8 @@ class LocalFolder:
     def _at(self, path: str) -> Path:
         """Where a file is, or is to be; its directory is made, and counts as changed."""
         directory = (self._root / path).parent
-        if directory not in self._changed:
-            self._make(directory)
-            self._changed.add(directory)
+        self._make(directory)
+        self._changed.add(directory)
         return self._root / path
 
     def _make(self, directory: Path) -> None:

@@ -105,19 +105,22 @@ class Access:
     def session(self, cookie: str | None) -> bool:
         """Whether this cookie is one of ours, and not too old."""
         head, _, signature = (cookie or "").rpartition(".")
-        if not hmac.compare_digest(signature.encode(), self._sign(head).encode()):
+        if not hmac.compare_digest(signature.encode(errors="surrogatepass"), self._sign(head).encode()):
             return False
         return float(head.partition(".")[0]) > self._wall()
 
     def _sign(self, head: str) -> str:
         assert self._key is not None
-        return hmac.new(self._key, f"session {head}".encode(), hashlib.sha256).hexdigest()
+        return hmac.new(
+            self._key, f"session {head}".encode(errors="surrogatepass"), hashlib.sha256
+        ).hexdigest()
 
 
 def same_origin(request: web.BaseRequest) -> bool:
     """Whether a form was sent by a page of this server: browsers say where each comes from. The scheme may differ,
     where another server in front of this one speaks TLS."""
-    return _split(urlsplit(request.headers.get("Origin", "")).netloc) == _split(request.headers.get("Host"))
+    _, _, origin = request.headers.get("Origin", "").partition("//")
+    return bool(origin) and _split(origin) == _split(request.headers.get("Host"))
 
 
 def _split(host: str | None) -> tuple[str, int | None]:
@@ -142,4 +145,4 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).digest()  # a header may hold any byte

@@ -41,6 +41,14 @@ def test_what_is_beyond_the_last_commit_is_cut_off(tmp_path: Path) -> None:
     assert [letter["row"] for letter in letters(dead.path)] == [1, 3]
 
 
+def test_what_no_commit_knows_of_stays(tmp_path: Path) -> None:
+    path = tmp_path / "dead.jsonl"
+    size = DeadLetters(path).add([Misfit("T", 1, "of a former process")])
+    assert DeadLetters(path).cut(None) == size
+    assert DeadLetters(tmp_path / "none").cut(None) == 0
+    assert len(letters(path)) == 1
+
+
 def test_a_file_that_was_moved_away_begins_anew(tmp_path: Path) -> None:
     dead = DeadLetters(tmp_path / "dead.jsonl")
     size = dead.add([Misfit("T", 1, "")])

@@ -40,7 +40,7 @@ def test_a_state_is_read_as_it_was_and_written_the_same_again() -> None:
 def test_the_text_of_a_state_is_what_former_versions_have_stored() -> None:
     assert STATE.dumps() == (
         '{"run":"a","checkpoint":"{\\"bqstream_checkpoint\\":1}","tables":[{"name":"T","cube":"T","columns":[{"name":"A_B",'
-        '"path":["A","B"],"kind":"decimal","digits":[38,18]}]}],"dead_letters":7,"open_gaps":[{"id":"a-1","cause":"lost",'
+        '"path":["A","B"],"kind":"decimal","digits":[38,18]}]}],"dead_letters":7,"dead_file":"","open_gaps":[{"id":"a-1","cause":"lost",'
         '"cubes":["T"],"start":"2026-01-02T03:04:05.000006Z","end":null,"low":"1","high":null,"closed":false,"how":"",'
         '"reason":null,"detail":"it\'s gone"}],"version":1}'
     )

@@ -85,13 +85,14 @@ class Side:
         self.runs += 1
         state = State.loads(self.stored.state) if self.stored else None
         self.dead = DeadLetters(self.folder / "dead.jsonl")
-        self.dead.cut(state.dead_letters if state else 0)
+        dead = self.dead.cut(state.dead_letters if state else None)
         self.writing = Writing(
             "T",
             drafts(Document.parse(self.document), None, **options),
             self.dead,
             run=f"run{self.runs}",
             state=state,
+            dead=dead,
             number=self.stored.number if self.stored else 0,
             checkpoint="begun",
             flat=flat,

@@ -101,6 +101,13 @@ def test_what_this_server_did_not_sign_is_no_session(forged: str | None) -> None
     assert not Access(TOKEN, "0.0.0.0").session(forged)
 
 
+def test_bytes_that_are_no_text_are_neither_a_token_nor_a_session() -> None:
+    access = Access("the token of the page", "0.0.0.0")
+    assert not access.takes("\udcff", "192.0.2.1")
+    assert not access.session("\udcff")
+    assert not access.session(f"\udcff.{'0' * 64}")
+
+
 def test_a_session_that_was_changed_is_none() -> None:
     access = Access(TOKEN, "0.0.0.0")
     expires, nonce, signature = access.new_session().split(".")
