@@ -24,7 +24,7 @@ from .documents import DOCUMENT
 from .places import Place
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 120.0
 POINTS: tuple[str, ...] = get_args(Name)
 
 
@@ -164,7 +164,7 @@ class Lives:
             simulator.pause()
             await simulator.drained()
             with contextlib.suppress(TimeoutError):
-                await life.until(self._quiet(life), within=PATIENCE)
+                await life.until(self._quiet(life))
             life.process.send_signal(signal.SIGTERM)
             await life.until(lambda: life.ended)
             assert await life.process.wait() == 0

@@ -54,12 +54,12 @@ async def killed(
 
 @pytest.mark.soak
 @pytest.mark.asyncio
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("name", PLACES)
 async def test_a_slice_of_a_minute_of_each_sink_stores_each_row_once(
     name: str, request: pytest.FixtureRequest, seed: int
 ) -> None:
-    await killed(name, request, seed, points=1, random=1, seconds=45)
+    await killed(name, request, seed, points=1, random=1, seconds=30)
 
 
 @pytest.mark.soak
