@@ -34,6 +34,7 @@ from .documents import DOCUMENT
 from .lives import ROOT, Life, Lives
 from .places import PLACES, Place
 
+pytestmark = pytest.mark.soak
 SERVICE: dict[str, Any] = {
     "block_interval": 0.1,
     "query_lag": 0.2,
@@ -163,7 +164,6 @@ async def test_postgresql_that_is_down_for_five_seconds_has_each_row_once(
     await postgresql_is_down(request, postgresql_server, tmp_path, seed, blocks=50)
 
 
-@pytest.mark.soak
 @pytest.mark.asyncio
 async def test_postgresql_that_is_down_for_half_a_minute_has_each_row_once(
     request: pytest.FixtureRequest, postgresql_server: PostgreSQLServer, tmp_path: Path, seed: int
@@ -334,7 +334,6 @@ async def test_a_collector_that_is_stopped_in_the_middle_of_a_batch_has_each_row
     await stopped(name, 1, tmp_path, request, seed)
 
 
-@pytest.mark.soak
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", ["sqlite", "postgresql"])
 async def test_a_collector_that_is_stopped_ten_times_has_each_row_once(
