@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from . import events
+from .delivery.repair import ENDED
 
 Tone = Literal["good", "trouble", "plain"]
 _TROUBLE = (
@@ -42,6 +43,8 @@ def _gap(event: events.GapNamed, who: str) -> str:
         state = f"closed: {gap.how}"
     elif gap.reason is None:
         state = f"being closed ({why})"
+    elif gap.reason == ENDED:  # a collector, or who resumes from a checkpoint, asks for it again
+        state = f"left open: {ENDED} ({why})"
     else:
         state = f"a hole: {gap.reason}" + ("" if gap.reason in gap.detail else f" ({why})")
     return f"gap in {who}{of}, {' to '.join([*said, 'now'][:2])}: {state}"

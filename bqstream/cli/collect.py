@@ -274,4 +274,5 @@ def _text_of(path: str | None) -> str | None:
     try:
         return None if path is None else Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--schema {path} cannot be read: {error}") from None
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"--schema {path} cannot be read: {why}") from None

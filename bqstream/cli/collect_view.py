@@ -8,6 +8,7 @@ with view_of(sys.stderr) as view:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,6 +23,7 @@ from ..collect.monitor import Happened, Picture, Sample, Watched
 from ..wording import counted, shown
 from .view import happened, links, session, span
 
+_log = logging.getLogger("bqstream.collect")
 _LINES_EVERY = 10.0
 _EVENTS = 8
 _BARS = "▁▂▃▄▅▆▇█"
@@ -57,11 +59,18 @@ class PlainCollect:
     _next: float = 0.0
     _told: int = 0
     _last: Picture | None = None
+    _handler: logging.Handler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._handler = logging.StreamHandler(self.file)
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def __enter__(self) -> Self:
+        _log.addHandler(self._handler)
         return self
 
     def __exit__(self, *exc: object) -> None:
+        _log.removeHandler(self._handler)
         if self._last is not None:
             self._tell_all(self._last)
 

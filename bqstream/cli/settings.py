@@ -177,7 +177,9 @@ def read(flags: Mapping[str, Any], config: str | None) -> Settings:
     """
     mistakes: list[str] = []
     given = {key: value for key, value in flags.items() if value is not None and value != ()}
-    found = _file(config, mistakes) if config else {}
+    found = _file(config) if config else {}
+    filled = {key: _filled(value, f"{config}: {key}", mistakes) for key, value in found.items()}
+    found = _beside(filled, Path(config or "").parent)
     listed = found.pop("collect", [{}])
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         mistakes.append(f"{config}: collect: write [[collect]] above what each subscription says")
@@ -252,23 +254,20 @@ def _said(kind: str, message: str, model: type[BaseModel]) -> str:
         return "is missing: say where the rows go, such as sqlite:rows.db"
     if kind == "extra_forbidden":
         return f"there is no such setting; there are {', '.join(sorted(_keys(Job) | _keys(Process)))}"
-    return message.removeprefix("Value error, ")
+    return message.removeprefix("Value error, ").replace("Input should be ", "must be ")
 
 
 # ---------------------------------------------------------------------- the file
 
 
-def _file(config: str, mistakes: list[str]) -> dict[str, Any]:
+def _file(config: str) -> dict[str, Any]:
+    """What it says. Raises UsageError at once: what is missing beside it cannot be known."""
     try:
-        found = tomllib.loads(Path(config).read_text(encoding="utf-8"))
+        return tomllib.loads(Path(config).read_text(encoding="utf-8"))
     except OSError as error:
-        mistakes.append(f"--config {config}: {error.strerror}")
+        raise UsageError(f"--config {config}: {error.strerror}") from None
     except ValueError as error:
-        mistakes.append(f"--config {config} is no TOML: {error}")
-    else:
-        filled = {key: _filled(value, f"{config}: {key}", mistakes) for key, value in found.items()}
-        return _beside(filled, Path(config).parent)
-    return {}
+        raise UsageError(f"--config {config} is no TOML: {error}") from None
 
 
 def _beside(values: dict[str, Any], folder: Path) -> dict[str, Any]:

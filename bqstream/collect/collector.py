@@ -185,6 +185,9 @@ class Collector:
                     await self._collect()
                 finally:
                     await self._sink.aclose()
+        except BrokenPipeError:  # whoever read has enough, as behind ``| head``
+            self._doing = "done"
+            raise
         except BaseException:
             self._doing = "failed"
             raise
@@ -339,7 +342,8 @@ class Collector:
         error = retry.outcome.exception() if retry.outcome else None
         wait = retry.next_action.sleep if retry.next_action else 0.0
         self._trouble = str(error)
-        _log.warning("%s: %s; tried again in %.1f s", self.name, error, wait)
+        when = f"in {wait:.1f} s" if wait >= 0.05 else "at once"
+        _log.warning("%s: %s; tried again %s", self.name, error, when)
 
     # ------------------------------------------------------------------ what was stored
 
@@ -488,6 +492,10 @@ def locked(sink: Sink, name: str) -> Iterator[None]:
                 )
         lock.acquire()
     except filelock.Timeout:
+        if not path.exists():  # as in a file system that takes no files
+            raise SinkFailed(
+                f"{sink.name}: {path}, which keeps a second collector away, cannot be made"
+            ) from None
         raise SinkLocked(f"{sink.name}: another collector on this machine writes there ({path})") from None
     except OSError as error:
         raise SinkFailed(

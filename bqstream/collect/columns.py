@@ -160,12 +160,12 @@ def _as_told(found: Sequence[Draft], columns: Mapping[str, str]) -> tuple[list[D
             kinds[name] = text, None  # type: ignore[assignment]
         else:
             mistakes.append(
-                f"[columns] {name} = {text!r}: give {', '.join(get_args(Kind))} or decimal(precision, scale)"
+                f"column {name}={text}: give {', '.join(get_args(Kind))} or decimal(precision, scale)"
             )
     told = [_told(draft, kinds) for draft in found]
     known = dict.fromkeys(known for draft in (*told, *found) for known in draft.table.names)
     mistakes += [
-        f"[columns] {name}: the document has no such column; it has {', '.join(known)}"
+        f"column {name}: the document has no such column; it has {', '.join(known)}"
         for name in columns
         if name not in known
     ]

@@ -217,10 +217,9 @@ def _known() -> str:
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 _FINAL = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
+    *_FORBIDDEN,
     errno.EEXIST,
     errno.ENOTDIR,
     errno.EISDIR,
@@ -238,7 +237,7 @@ def files(name: str) -> Iterator[None]:
         if error.errno in _FULL:
             raise SinkUnavailable(f"{name}: the disk is full ({what}): make room; nothing is lost") from error
         if error.errno in _FINAL:
-            raise SinkFailed(
-                f"{name}: {what}: {error.filename or 'it'} cannot be written by this user"
-            ) from error
+            path = error.filename or "it"
+            why = f"{path} cannot be written by this user" if error.errno in _FORBIDDEN else path
+            raise SinkFailed(f"{name}: {what}: {why}") from error
         raise SinkUnavailable(f"{name}: {what}") from error

@@ -124,7 +124,8 @@ def _read(source: Any) -> tuple[str, DocumentNode, Mapping[str, Any]]:
         try:
             source = source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"the document {source} cannot be read: {error}") from None
+            why = (isinstance(error, OSError) and error.strerror) or error
+            raise UsageError(f"the document {source} cannot be read: {why}") from None
     if isinstance(source, str):
         if "{" not in source and source.strip().endswith((".graphql", ".gql")):
             raise UsageError(f"{source!r} looks like a file's name: give Path({source!r})")

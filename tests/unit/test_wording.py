@@ -47,6 +47,10 @@ def test_a_gap_says_what_has_become_of_it_before_it_says_why_it_is_there() -> No
     assert said(end=AT, reason="no such points") == (
         f"gap in Blocks, {clock} to {clock}: a hole: no such points (lost: the link went)"
     )
+    assert said(end=AT, reason="the operation ended before it could be closed") == (
+        f"gap in Blocks, {clock} to {clock}: left open: the operation ended before it could be closed "
+        "(lost: the link went)"
+    )
     assert said(end=AT, closed=True, how="2 queries brought 7 rows") == (
         f"gap in Blocks, {clock} to {clock}: closed: 2 queries brought 7 rows"
     )

@@ -93,3 +93,5 @@ def test_a_document_comes_from_one_place_and_is_a_subscription(tmp_path: Path) -
         question("-", vars="-")
     with pytest.raises(DocumentRefused, match="this is a query"):
         question(None, "query { A { B { c } } }")
+    with pytest.raises(UsageError, match=r"missing\.graphql cannot be read: No such file or directory$"):
+        question(str(tmp_path / "missing.graphql"))

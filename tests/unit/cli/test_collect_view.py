@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import re
 from datetime import timedelta
 from typing import Any
@@ -100,6 +101,14 @@ async def test_plain_lines_come_every_ten_seconds_at_the_end_and_with_each_event
     )
     assert sum("links: 4 live" in line for line in lines) == 4
     assert sum("slow consumer: link 4" in line for line in lines) == 1
+
+
+def test_what_a_collector_logs_has_its_time_too_as_long_as_the_view_is_there() -> None:
+    out, log = io.StringIO(), logging.getLogger("bqstream.collect")
+    with PlainCollect(out):
+        log.warning("trades: the sink is down")
+    log.warning("later")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d trades: the sink is down\n", out.getvalue())
 
 
 def test_every_event_is_told_once_though_the_oldest_are_forgotten() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import filelock
 import pytest
 from gql import gql
 
@@ -95,7 +96,7 @@ async def collecting(
         ({"name": "a/b"}, "name"),
         ({"name": "a\n"}, "name"),
         ({"table": "_bqstream_state"}, "_bqstream"),
-        ({"columns": {"X": "text"}}, "no such column"),
+        ({"columns": {"X": "text"}}, "^column X: the document has no such column"),
         ({"variables": [1]}, "variables"),
         ({"variables": {"n": 1}}, "n"),
     ],
@@ -186,6 +187,33 @@ async def test_what_ends_the_subscription_is_raised_when_all_before_it_is_commit
             await running.ended()
         assert running.numbers == [1]
         assert running.state() == "failed"
+
+
+@virtual_time
+async def test_a_lock_that_cannot_be_made_is_not_taken_for_another_collector(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def acquire(lock: filelock.FileLock) -> None:
+        raise filelock.Timeout(lock.lock_file)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    async with client_of() as client:
+        with pytest.raises(SinkFailed, match="lock, which keeps a second collector away, cannot be made"):
+            await Collector(client, DOCUMENT, Memory(tmp_path / "lock")).run()
+
+
+@virtual_time
+async def test_a_reader_that_is_gone_is_no_failure(tmp_path: Path) -> None:
+    def gone(number: int) -> None:
+        raise BrokenPipeError
+
+    sink = Memory(tmp_path / "lock")
+    async with collecting(tmp_path, sink) as running:
+        sink.before = gone
+        running.publish(1)
+        with pytest.raises(BrokenPipeError):
+            await running.ended()
+        assert running.state() == "done"
 
 
 @virtual_time
