@@ -166,10 +166,15 @@ def _shown(seconds: float) -> str:
 
 
 def check_variables(document: Document, variables: object) -> None:
-    """Raise UsageError for variables that are no mapping of JSON values, or that the document does not declare."""
+    """Raise UsageError for variables that are no mapping of JSON values, that the document does not declare, or that it
+    needs and that are not there (spec, 6.1.2)."""
     request_of(document, variables)  # type: ignore[arg-type]
     if isinstance(variables, Mapping):
         for name in variables:
             if not isinstance(name, str):
                 raise UsageError(f"variables are given by name, not by {name!r}")
             document.require_variable(name)
+    given = {**document.values, **(variables if isinstance(variables, Mapping) else {})}
+    if missing := [name for name in document.required if given.get(name) is None]:
+        needed = ", ".join(f"${name}: {document.variables[name]}" for name in missing)
+        raise UsageError(f"the document needs a value for {needed}")

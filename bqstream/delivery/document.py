@@ -39,6 +39,7 @@ class Document:
         root: the response key of the root field (the first one of a query).
         cubes: the response keys under the root, fragments resolved; empty for a scalar root.
         variables: the declared type of each variable, as text.
+        required: the variables that have no default and may not be null.
         values: values of variables that came with a gql request.
     """
 
@@ -49,6 +50,7 @@ class Document:
     cubes: tuple[str, ...]
     variables: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
+    required: tuple[str, ...] = ()
 
     @staticmethod
     def parse(source: str | Path | Any, operation_name: str | None = None) -> Document:
@@ -111,7 +113,8 @@ def _document(source: Any, operation_name: str | None) -> Document:
     below = (_fields(root.selection_set, fragments) for root in roots)
     cubes = dict.fromkeys(response_key(cube) for found in below for cube in found)
     cubes.pop("__typename", None)
-    return Document(text, kind, asked, keys[0], tuple(cubes), _variables(operation), values)
+    variables = _variables(operation)
+    return Document(text, kind, asked, keys[0], tuple(cubes), variables, values, _required(operation))
 
 
 _parsed = lru_cache(maxsize=256)(_document)  # of text
@@ -210,6 +213,16 @@ def _variables(operation: OperationDefinitionNode) -> dict[str, str]:
     from graphql import print_ast
 
     return {one.variable.name.value: print_ast(one.type) for one in operation.variable_definitions or ()}
+
+
+def _required(operation: OperationDefinitionNode) -> tuple[str, ...]:
+    from graphql import NonNullTypeNode
+
+    return tuple(
+        one.variable.name.value
+        for one in operation.variable_definitions or ()
+        if isinstance(one.type, NonNullTypeNode) and one.default_value is None
+    )
 
 
 def _place(text: str, node: Node) -> str:

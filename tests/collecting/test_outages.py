@@ -85,6 +85,7 @@ class Here:
             await self.simulator.blocks(blocks)
             await until(lambda: self.parked)
             assert self.collector.status().trouble
+            assert 0 < self.waited <= BOUND + MESSAGE
         finally:
             await asyncio.to_thread(comes)
         # A gap is closed while what comes meanwhile is held, in the same bounds: a calmer chain leaves time for that.
@@ -106,7 +107,6 @@ class Here:
         assert collected.gaps
         assert collected.holes == collected.misfits == 0
         assert all(gap.closed for gap in self.collector._named)
-        assert 0 < self.waited <= BOUND + MESSAGE
 
     @property
     def calm(self) -> bool:

@@ -303,3 +303,14 @@ def test_a_variable_that_is_not_declared_is_refused(variables: Any, said: str) -
 def test_an_identity_that_is_no_mapping_is_refused() -> None:
     with pytest.raises(UsageError, match="identity=True: give key fields by cube, or False for none"):
         order(identity=True).plan(hidden=True)
+
+
+def test_a_variable_that_is_needed_and_not_given_is_named_before_anything_is_sent() -> None:
+    document = Document.parse(
+        "subscription ($a: Int!, $b: Int! = 1, $c: Int) { E { T(a: $a, b: $b, c: $c) { d } } }"
+    )
+    with pytest.raises(UsageError, match=r"needs a value for \$a: Int!"):
+        check_variables(document, {"c": 1})
+    with pytest.raises(UsageError, match=r"\$a: Int!"):
+        check_variables(document, {"a": None})
+    check_variables(document, {"a": 1})
