@@ -21,7 +21,9 @@ from .scene import BLOCK, playing
 
 SUBPROTOCOLS = ("graphql-transport-ws", "graphql-ws")
 EXACT = Backoff(jitter=0)
-NEEDS_A_VARIABLE = TRANSFERS.replace("subscription {", "subscription ($limit: Int!) {")
+NEEDS_A_BOOLEAN = TRANSFERS.replace("subscription {", "subscription ($when: Boolean!) {").replace(
+    "Transaction {", "Transaction @include(if: $when) {"
+)
 
 
 # ---------------------------------------------------------------------- closes
@@ -236,8 +238,8 @@ async def test_a_wrong_address_is_given_up_at_once(status: int) -> None:
 @virtual_time
 async def test_a_refused_document_never_ends_the_others(subprotocol: str) -> None:
     async with playing(client={"subprotocol": subprotocol}) as scene:
-        async with scene.client.subscribe(NEEDS_A_VARIABLE) as refused:
-            with pytest.raises(DocumentRefused, match="was not provided") as caught:
+        async with scene.client.subscribe(NEEDS_A_BOOLEAN, {"when": "often"}) as refused:
+            with pytest.raises(DocumentRefused, match="must be a Boolean") as caught:
                 await anext(refused)
             assert caught.value.errors[0]["locations"]
         await scene.goes_on()

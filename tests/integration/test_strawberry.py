@@ -158,7 +158,6 @@ async def test_errors_beside_data_are_partial_and_the_stream_goes_on(client: Cli
         ("subscription { count }", "to"),
         ("subscription { count(to: 5) { inside } }", "selection"),
         ('subscription { count(to: "five") }', "five"),
-        ("subscription ($to: Int!) { count(to: $to) }", "to"),
     ],
 )
 @pytest.mark.asyncio

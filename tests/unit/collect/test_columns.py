@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from graphql import build_schema, introspection_from_schema
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bqstream import DocumentRefused, UsageError
@@ -194,6 +194,7 @@ def test_a_list_that_only_some_of_the_first_rows_have_is_found() -> None:
     assert kinds(one("Odd { A }"), [{"Odd": None}, {}, {"Odd": []}]) == {"Odd": "json"}
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @example([{"A": {"B": []}}, {"A": []}])
 @given(st.lists(st.fixed_dictionaries({}, optional={"A": st.none() | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
