@@ -19,10 +19,10 @@ from pathlib import Path
 import msgspec
 
 from bqstream.collect import Batching, Commit, Rows, Table, open_sink
-from bqstream.collect.columns import drafts
-from bqstream.collect.flatten import flatten
 from bqstream.delivery.document import Document
 from bqstream.delivery.plan import Plan
+from bqstream.tables.columns import drafts
+from bqstream.tables.flatten import flatten
 
 from .bulk import PLACES, Memory, NotThere, Place
 from .load import serving

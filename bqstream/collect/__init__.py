@@ -5,12 +5,13 @@
 It needs the extra ``collect``, and a sink's own: ``duckdb``, ``nats``, ``parquet``, ``postgresql``.
 """
 
+from ..tables.table import Column, Rows, Table
 from .collector import Collected, Collector
+from .commit import Commit, GapRecord, Stored
 from .monitor import Monitor
 from .reading import Batching
 from .sink import Address, BlockingSink, Sink, open_sink
 from .status import CollectorStatus
-from .table import Column, Commit, GapRecord, Rows, Stored, Table
 
 __all__ = [
     "Address",

@@ -31,7 +31,8 @@ from ..errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from ..message import Gap
 from ..order import check_variables
 from ..subscription import Subscription
-from .columns import drafts
+from ..tables.columns import drafts
+from .commit import Commit, Stored
 from .deadletters import DeadLetters
 from .failpoints import failpoint
 from .reading import Batch, Batching, End, Reading
@@ -39,7 +40,6 @@ from .sink import Sink, files, open_sink
 from .state import State
 from .status import CollectorStatus
 from .status import State as Doing
-from .table import Commit, Stored
 from .writing import Prepared, Writing
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Collector:
         sink: a `Sink`, or the address of one as text, such as ``"sqlite:rows.db"``.
         name: the subscription's, under which the sink keeps its state; by default the names of its tables.
         table: the table's name, in place of the cube's response key; for a document of one cube.
-        columns, schema, decimals: what columns hold; see `bqstream.collect.columns.drafts`.
+        columns, schema, decimals: what columns hold; see `bqstream.tables.columns.drafts`.
         since: where to begin when the sink holds nothing; as ``Client.subscribe`` takes it.
         on_gap: "stop" ends with GapFound at a hole, when all before it is committed.
         undo: take back the rows of a block that a fork has replaced, of those that came to this process in the last

@@ -12,7 +12,7 @@ import msgspec
 
 from ..atomic import sync_folder
 from ..errors import SinkFailed
-from .flatten import Misfit
+from ..tables.flatten import Misfit
 from .sink import files
 
 

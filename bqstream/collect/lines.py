@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .table import Rows
+from ..tables.table import Rows
 
 
 def lines(rows: Rows, *, named: bool = False) -> bytes:

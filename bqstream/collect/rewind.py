@@ -13,8 +13,8 @@ from ..checkpoint import Checkpoint, Mark
 from ..delivery.cursor import Cursor, CursorKind
 from ..delivery.marks import windows_of
 from ..errors import UsageError
+from .commit import Commit, Stored
 from .state import State
-from .table import Commit, Stored
 
 Place = int | datetime
 """A block's number, slot or height; or the time of a block."""

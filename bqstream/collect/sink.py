@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 from ..errors import SinkFailed, SinkUnavailable, UsageError
-from .table import Commit, Stored
+from .commit import Commit, Stored
 
 T = TypeVar("T")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from ..errors import UsageError
-from .table import GapRecord, Table
+from ..tables.table import Table
+from .commit import GapRecord
 
 _VERSION = 1
 

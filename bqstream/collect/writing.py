@@ -10,13 +10,14 @@ from typing import Any
 from ..delivery.repair import ENDED
 from ..errors import OperationFailed, UsageError
 from ..message import Gap, Message
-from .columns import Draft
+from ..tables.columns import Draft
+from ..tables.flatten import Misfit, flatten
+from ..tables.table import Column, Rows, Table
+from .commit import Commit, GapRecord
 from .cycles import no_search
 from .deadletters import DeadLetters
-from .flatten import Misfit, flatten
 from .reading import Batch
 from .state import State
-from .table import Column, Commit, GapRecord, Rows, Table
 
 # Rows of a column that tells a block's time, the first that a table has: how far behind the chain a commit is.
 _TIMES = ("Block_Time", "Block_Timestamp", "Time")

@@ -21,9 +21,9 @@ import pytest
 
 from bqstream import Backoff, Buffer, Client, GapFound, SinkLocked, SinkUnavailable, Timeouts, UsageError
 from bqstream.collect import Batching, Collected, Collector
+from bqstream.collect.commit import Commit
 from bqstream.collect.sinks.sqlite import SQLiteSink
 from bqstream.collect.state import State
-from bqstream.collect.table import Commit
 from bqstream.simulator import Simulator
 from tests.virtual_time import virtual_time
 

@@ -15,10 +15,11 @@ import duckdb
 import tenacity
 
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...tables.arrow import arrow_of
+from ...tables.table import Column, Rows
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink, files
-from ..table import Column, Commit, Rows, Stored
-from .arrow import arrow_of
 from .sql import gaps_of, lacks, quoted
 
 # How long others that have the file open are waited for before the commit is tried anew; seconds.

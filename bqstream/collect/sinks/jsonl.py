@@ -32,11 +32,12 @@ import zstandard
 
 from ...atomic import replace_file, sweep, sync_folder
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...tables.table import Table
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..lines import lines
 from ..rotation import Rotation, finished_name, table_name
 from ..sink import Address, BlockingSink, files
-from ..table import Commit, Stored, Table
 
 T = TypeVar("T")
 

@@ -68,9 +68,10 @@ from nats.js.errors import APIError, NotFoundError
 
 from ...endpoints import is_loopback
 from ...errors import BqstreamError, SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...tables.table import Rows
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..sink import Address
-from ..table import Commit, Rows, Stored
 
 T = TypeVar("T")
 

@@ -44,10 +44,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...tables.arrow import arrow_of, type_of
+from ...tables.table import Column
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink
-from ..table import Column, Commit, Stored
-from .arrow import arrow_of, type_of
 from .folders import Bucket, Folder, LocalFolder
 from .sql import lacks
 

@@ -12,9 +12,10 @@ import psycopg
 from psycopg.types.json import set_json_dumps
 
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable
+from ...tables.table import Column, Rows, Table
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink
-from ..table import Column, Commit, Rows, Stored, Table
 from .postgresql_connection import BEGIN, GRACE, Connection, meaning, name_of, read_address
 from .sql import gaps_of, lacks, quoted
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..table import Column, Commit, Table
+from ...tables.table import Column, Table
+from ..commit import Commit
 
 
 def quoted(name: str) -> str:

@@ -10,9 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 
 from ...errors import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from ...tables.table import Column, Rows, Table
+from ..commit import Commit, Stored
 from ..failpoints import failpoint
 from ..sink import Address, BlockingSink, files
-from ..table import Column, Commit, Rows, Stored, Table
 from .sql import gaps_of, lacks, quoted
 
 # How long another writer, or a reader that holds a lock, is waited for before the commit is tried anew; seconds.

@@ -7,10 +7,10 @@ import sys
 from weakref import WeakKeyDictionary
 
 from ...errors import SinkFailed, UsageError
+from ..commit import Commit, Stored
 from ..lines import lines
 from ..output import Output
 from ..sink import Address
-from ..table import Commit, Stored
 
 # Several subscriptions of one process take turns, so that each line is whole.
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()

@@ -15,9 +15,9 @@ from bqstream import Checkpoint
 from bqstream.checkpoint import Mark
 from bqstream.collect import Commit, GapRecord, Rows, Stored, Table, open_sink
 from bqstream.collect.collector import locked
-from bqstream.collect.columns import drafts
 from bqstream.collect.state import State
 from bqstream.delivery.document import Document
+from bqstream.tables.columns import drafts
 
 from .conftest import Bqstream
 

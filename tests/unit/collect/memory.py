@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bqstream import SinkLocked, SinkUnavailable
-from bqstream.collect.table import Commit, Stored
+from bqstream.collect.commit import Commit, Stored
 
 
 class Memory:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bqstream import SinkFailed
 from bqstream.collect.deadletters import DeadLetters
-from bqstream.collect.flatten import Misfit
+from bqstream.tables.flatten import Misfit
 
 
 def letters(path: Path) -> list[dict[str, object]]:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from bqstream import UsageError
+from bqstream.collect.commit import GapRecord
 from bqstream.collect.state import State
-from bqstream.collect.table import Column, GapRecord, Table
+from bqstream.tables.table import Column, Table
 
 GAP = GapRecord(
     id="a-1",

@@ -13,16 +13,17 @@ import pytest
 
 from bqstream import Gap, Message, SinkFailed, Undo, UsageError
 from bqstream.checkpoint import Checkpoint
-from bqstream.collect.columns import drafts
+from bqstream.collect.commit import Commit
 from bqstream.collect.deadletters import DeadLetters
 from bqstream.collect.reading import Batch
 from bqstream.collect.state import State
-from bqstream.collect.table import Commit, Rows
 from bqstream.collect.writing import Prepared, Writing
 from bqstream.delivery.decoding import decoder
 from bqstream.delivery.document import Document
 from bqstream.delivery.repair import ENDED
 from bqstream.message import Arrival, Fork
+from bqstream.tables.columns import drafts
+from bqstream.tables.table import Rows
 
 TWO = "subscription { EVM { A: Transfers { N Block { Time } } B: Blocks { N } } }"
 START = datetime(2026, 1, 2, tzinfo=UTC)

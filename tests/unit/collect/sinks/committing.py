@@ -16,8 +16,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from bqstream.collect.commit import Commit, GapRecord
 from bqstream.collect.sink import Sink, open_sink
-from bqstream.collect.table import Column, Commit, GapRecord, Rows, Table
+from bqstream.tables.table import Column, Rows, Table
 
 ROOT = Path(__file__).parents[4]
 SUBSCRIPTION = "transfers"

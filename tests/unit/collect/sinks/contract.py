@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from bqstream import SinkFailed, SinkLocked
+from bqstream.collect.commit import Stored
 from bqstream.collect.sink import Sink, open_sink
-from bqstream.collect.table import Column, Rows, Stored
+from bqstream.tables.table import Column, Rows
 
 from .committing import SUBSCRIPTION, TABLE, TIME, commit, die, gap, odd_rows, rows
 

@@ -14,7 +14,7 @@ import pytest
 
 from bqstream import SinkFailed, SinkUnavailable, UsageError
 from bqstream.collect.sink import open_sink
-from bqstream.collect.table import Column, Rows, Table
+from bqstream.tables.table import Column, Rows, Table
 
 from .committing import SUBSCRIPTION, TABLE, commit, die, odd_rows, rows
 from .contract import SinkContract

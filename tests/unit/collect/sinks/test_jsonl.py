@@ -17,9 +17,10 @@ import pytest
 import zstandard
 
 from bqstream import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from bqstream.collect.commit import Stored
 from bqstream.collect.sink import Sink, open_sink
 from bqstream.collect.sinks import jsonl
-from bqstream.collect.table import Column, Rows, Stored
+from bqstream.tables.table import Column, Rows
 
 from .committing import SUBSCRIPTION, TABLE, commit, commit_all, gap, rows
 from .contract import SinkContract

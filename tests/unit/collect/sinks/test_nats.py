@@ -21,9 +21,10 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from bqstream import SinkFailed, SinkLocked, SinkUnavailable, UsageError
+from bqstream.collect.commit import Stored
 from bqstream.collect.sink import Sink, open_sink
 from bqstream.collect.sinks.nats import _takes as takes
-from bqstream.collect.table import Column, Rows, Stored
+from bqstream.tables.table import Column, Rows
 from tests.nats_server import NatsServer
 from tests.secrecy import told
 

@@ -23,7 +23,7 @@ from filelock import FileLock
 from bqstream import SinkFailed, SinkUnavailable, UsageError
 from bqstream.collect.sink import open_sink
 from bqstream.collect.sinks.folders import LocalFolder
-from bqstream.collect.table import Column, Rows, Table
+from bqstream.tables.table import Column, Rows, Table
 
 from .committing import SUBSCRIPTION, TABLE, TIME, commit, die, gap, rows
 from .contract import SinkContract

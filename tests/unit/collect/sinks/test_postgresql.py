@@ -19,7 +19,7 @@ from bqstream import SinkFailed, SinkLocked, SinkUnavailable, UsageError
 from bqstream.collect.sink import open_sink
 from bqstream.collect.sinks import postgresql
 from bqstream.collect.sinks.postgresql import PostgreSQLSink
-from bqstream.collect.table import Column, Rows, Table
+from bqstream.tables.table import Column, Rows, Table
 from tests.postgresql_server import ASKED, PostgreSQLServer
 
 from .committing import SUBSCRIPTION, TABLE, commit, gap, odd_rows, rows

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bqstream.collect.flatten import CONVERT, flatten
-from bqstream.collect.table import Column, Kind, Rows, Table
+from bqstream.tables.flatten import CONVERT, flatten
+from bqstream.tables.table import Column, Kind, Rows, Table
 
 HIGHEST = 2**63 - 1
 PATHS = (("A",), ("B", "A"), ("B", "C", "A"), ("B", "C", "D"), ("E", "F"))

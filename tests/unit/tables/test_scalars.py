@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bqstream.collect.scalars import Schema, guess, is_list
+from bqstream.tables.scalars import Schema, guess, is_list
 
 
 @pytest.mark.parametrize(

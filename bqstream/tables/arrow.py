@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ...errors import SinkFailed
-from ..table import Column, Rows
+from ..errors import SinkFailed
+from .table import Column, Rows
 
 _TYPES = {
     "text": pa.string(),

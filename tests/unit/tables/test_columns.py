@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bqstream import DocumentRefused, UsageError
-from bqstream.collect.columns import Draft, drafts
-from bqstream.collect.flatten import flatten
 from bqstream.delivery.document import Document
+from bqstream.tables.columns import Draft, drafts
+from bqstream.tables.flatten import flatten
 from tests.documents import documented, needs_documents
 
 TRANSFERS = """subscription($usd: Boolean = false) { EVM(network: eth) { Transfers {
