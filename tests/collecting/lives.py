@@ -132,7 +132,7 @@ class Lives:
             faults.expire,
             lambda: faults.refuse_dials(2),
             lambda: faults.refuse_queries(2),
-            lambda: faults.garbage("not json"),
+            lambda: faults.garbage("json"),
             lambda: faults.token_endpoint("down", count=2),
         ]
         while True:
@@ -150,11 +150,14 @@ class Lives:
         troubling = asyncio.create_task(self.trouble())
         try:
             while deaths or time.monotonic() < until:
+                if troubling.done():
+                    troubling.result()
                 death = deaths.pop() if deaths else self.random.choice([*POINTS, "random"])
                 await (self.die_at_random() if death == "random" else self.die_at(death))
         finally:
             troubling.cancel()
-            await asyncio.wait({troubling})
+            with contextlib.suppress(asyncio.CancelledError):
+                await troubling
 
     async def verdict(self) -> Verdict:
         """The last life catches up; then what the sink's own readers see is compared with what was emitted."""
