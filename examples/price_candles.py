@@ -3,8 +3,8 @@
 python examples/price_candles.py
 
 A candle is worked out from its trades when it is over: in the chain's order, whatever order they came in, less
-those that a fork took back. It is over when the chain has gone beyond it for longer than rows come late, and no
-gap is being closed. The stream begins where a candle does, so that the first one is whole too.
+those that a fork took back. It is over when the chain has gone beyond it for longer than rows come late, or forks
+come, and no gap is being closed. The stream begins where a candle does, so that the first one is whole too.
 """
 
 import asyncio
@@ -24,7 +24,9 @@ TRADES = """subscription Trades($token: String!) { EVM(network: eth) {
     }
 } }"""
 LENGTH = timedelta(seconds=2)  # so that there is something to see; a minute is a good value
-GRACE = 1.0  # how late a row may come, in seconds; 5, the default, is a good value
+GRACE = (
+    1.0  # how late a row may come, or a fork, in seconds; 5 is a good value, or a minute where forks are deep
+)
 
 
 class Candle(NamedTuple):
@@ -52,19 +54,20 @@ def place(row: Any) -> tuple[int, int, int, int, str]:
 async def candles(client: Client, token: str) -> AsyncIterator[Candle]:
     """One candle after another, oldest first; a time without a trade has none."""
     trades: dict[datetime, dict[Any, float]] = defaultdict(dict)
-    since = start_of(datetime.now(UTC))
+    told = since = start_of(datetime.now(UTC))
     async with client.subscribe(TRADES, {"token": token}, since=since, undo=True) as stream:
         async for row in stream.rows():
             if isinstance(row, Undo):
                 for gone in row.rows["DEXTradeByTokens"]:
-                    del trades[start_of(gone["Block"]["Time"])][place(gone)]
+                    trades[start_of(gone["Block"]["Time"])].pop(place(gone), None)
                 continue
             time = datetime.fromisoformat(row["Block"]["Time"])
             trades[start_of(time)][place(row)] = row["Trade"]["PriceInUSD"]
             over = start_of(time - timedelta(seconds=GRACE))
             for start in sorted(start for start in trades if start < over and not stream.closing):
                 prices = [price for _, price in sorted(trades.pop(start).items())]
-                if prices:
+                if prices and start >= told:  # what comes later than that is too late
+                    told = start + LENGTH
                     yield Candle(start, prices[0], max(prices), min(prices), prices[-1], len(prices))
 
 

@@ -39,10 +39,9 @@ def passing(error: BaseException) -> bool:
 
 async def post(http: aiohttp.ClientSession, url: str, row: dict[str, Any]) -> int:
     """Post one alert, and give how many tries it took."""
-    transfer = row["Transfer"]
-    where = (row["Log"]["Index"], row["Call"]["Index"], transfer["Index"])
-    key = ":".join(map(str, (row["Transaction"]["Hash"], *where)))
-    text = f"{transfer['Amount']} {transfer['Currency']['Symbol']} to {transfer['Receiver']} ({key})"
+    transfer, transaction = row["Transfer"], row["Transaction"]["Hash"]
+    key = f"{transaction}:{row['Log']['Index']}:{row['Call']['Index']}:{transfer['Index']}"
+    text = f"{transfer['Amount']} {transfer['Currency']['Symbol']} to {transfer['Receiver']}, {transaction}"
     waits = wait_random_exponential(multiplier=0.2, max=60)
     retrying = retry_if_exception(passing)
     async for attempt in AsyncRetrying(retry=retrying, wait=waits, stop=stop_after_delay(3600), reraise=True):
