@@ -1,0 +1,193 @@
+"""Rows as they come, turned into Arrow tables part by part, so that few of them are Python's objects at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ..errors import OperationFailed
+from .arrow import arrow_of, type_of
+from .columns import Draft
+from .flatten import converted, picked, text_of
+from .objects import Objects
+from .table import Column, Rows, Table
+
+# What columns hold is told by so many rows at most, together with what the document says.
+SETTLE = 2_000
+# Rows of one part: making it holds up the event loop for some milliseconds.
+PART = 8_192
+# Rows that wait as objects to be put into columns, which is done for many at once.
+_AT_ONCE = 512
+# Digits of a decimal of which it was not said how many: as many as decimal128 has, and wei's places after the point.
+DIGITS = 38, 18
+_WIDEST = 38
+
+
+class Frame:
+    """A growing table of one cube's rows.
+
+    A row is as the service nests it (``add``), or comes out of a payload without a detour (``read``, ``add_read``).
+
+    Attributes:
+        cube: the response key; "" for data that is one value.
+        count: how many rows it has.
+        nbytes: how many bytes its parts have.
+        strict: a value that its column cannot hold, once columns are settled, raises OperationFailed. Else the whole
+            column becomes text, in which what came before stands as JSON has it; a time in ISO 8601, UTC.
+    """
+
+    def __init__(self, draft: Draft, root: str, *, strict: bool = False) -> None:
+        self.cube = draft.table.cube
+        self.count = 0
+        self.nbytes = 0
+        self.strict = strict
+        self._draft = draft
+        self._root = root
+        self._table: Table | None = None  # as it was settled
+        self._objects: Objects | None = None
+        self._parts: list[pa.Table] = []
+        self._columns: list[list[Any]] = []  # values as JSON has them, of rows that are in no part yet
+        self._nested: list[Any] = []  # rows that are in no column yet, …
+        self._read: list[Any] = []  # … or those that were read as objects; never both
+
+    @property
+    def table(self) -> Table | None:
+        """What its columns hold; None before it is settled."""
+        return self._table
+
+    # ------------------------------------------------------------------ rows come in
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Take rows as the service nests them. Raises OperationFailed where it is ``strict``; they are in it then."""
+        if self._read:
+            self._gather()
+        self._nested += rows
+        self._grown(len(rows))
+
+    def read(self, raw: bytes) -> Sequence[Any] | None:
+        """The rows of a payload, for ``add_read`` alone; None where it has to be read in the general way."""
+        return None if self._objects is None else self._objects.rows(raw)
+
+    def add_read(self, rows: Sequence[Any]) -> None:
+        """Take rows that ``read`` gave, as ``add`` does."""
+        if self._nested:
+            self._gather()
+        self._read += rows
+        self._grown(len(rows))
+
+    def _grown(self, rows: int) -> None:
+        self.count += rows
+        if self._table is None:
+            if len(self._nested) < SETTLE:
+                return
+            self.settle()
+        if len(self._nested) + len(self._read) >= _AT_ONCE:
+            self._gather()
+            if len(self._columns[0]) >= PART:
+                self._flush()
+
+    def settle(self) -> Table:
+        """Say what the columns hold, by the document and the first rows that there are. Idempotent.
+
+        Raises UsageError where two columns would have one name.
+        """
+        if self._table is None:
+            rows = self._nested[:SETTLE]
+            table = self._draft.settle(rows)
+            columns = [
+                _with_digits(column, values)
+                for column, values in zip(table.columns, picked(table, rows), strict=True)
+            ]
+            self._table = replace(table, columns=tuple(columns))
+            self._objects = Objects.of(self._table, self._root)
+            self._columns = [[] for _ in columns]
+        return self._table
+
+    def _gather(self) -> None:
+        """Put the values of rows into columns."""
+        table = self.settle()
+        if self._read:
+            assert self._objects is not None, "who else has read them"
+            found = self._objects.columns(self._read)
+        else:
+            found = picked(table, self._nested)
+        for column, values in zip(self._columns, found, strict=True):
+            column += values
+        self._nested, self._read = [], []
+
+    # ------------------------------------------------------------------ tables come out
+
+    def take(self, most: int | None = None) -> pa.Table:
+        """Take out the first ``most`` rows, or all there are, as one table of several chunks.
+
+        Raises OperationFailed where it is ``strict``; nothing was taken out then.
+        """
+        self._gather()
+        if self._columns[0]:
+            self._flush()
+        table = pa.concat_tables(self._parts) if self._parts else self._schema().empty_table()
+        rest = table.slice(table.num_rows if most is None else most)
+        self._parts = [rest] if rest.num_rows else []
+        self.count, self.nbytes = rest.num_rows, rest.nbytes if rest.num_rows else 0
+        return table if not self._parts else table.slice(0, most)
+
+    def _schema(self) -> pa.Schema:
+        return pa.schema([(column.name, type_of(column, _WIDEST)) for column in self.settle().columns])
+
+    def _flush(self) -> None:
+        """Make a part of what is in columns."""
+        table = self.settle()
+        columns, made = list(table.columns), []
+        for place, (column, found) in enumerate(zip(table.columns, self._columns, strict=True)):
+            values, errors = converted(column, found)
+            if errors:
+                if self.strict:
+                    index, reason = errors[0]
+                    row = sum(part.num_rows for part in self._parts) + index + 1
+                    raise OperationFailed(
+                        f"{column.name} of row {row} does not fit: {reason}: "
+                        f"columns={{'{column.name}': 'text'}} takes any, and to_arrow() turns the column into text"
+                    )
+                columns[place] = replace(column, kind="text", digits=None)
+                values = [None if value is None else text_of(value) for value in found]
+            made.append(values)
+        if columns != list(table.columns):
+            for place, column in enumerate(columns):
+                if column != table.columns[place]:
+                    self._parts = [_widened(part, place) for part in self._parts]
+            self._table = table = replace(table, columns=tuple(columns))
+        count = len(made[0])
+        self._parts.append(arrow_of(Rows(table, count, made), columns, _WIDEST))
+        self.nbytes = sum(part.nbytes for part in self._parts)
+        self._columns = [[] for _ in columns]
+
+
+def _with_digits(column: Column, values: Sequence[Any]) -> Column:
+    """Where nothing was said of a decimal's digits, the usual ones; text where the first rows have more."""
+    if column.kind != "decimal" or column.digits is not None:
+        return column
+    narrowed = replace(column, digits=DIGITS)
+    return replace(column, kind="text") if converted(narrowed, list(values))[1] else narrowed
+
+
+def _widened(part: pa.Table, place: int) -> pa.Table:
+    """With a column as text: numbers as JSON has them, times in ISO 8601."""
+    column = part.column(place)
+    if pa.types.is_string(column.type):
+        return part
+    values = column.to_pylist()
+    if pa.types.is_timestamp(column.type):
+        texts = [value and value.isoformat().replace("+00:00", "Z") for value in values]
+    elif pa.types.is_decimal(column.type):
+        texts = [None if value is None else _plain(format(value, "f")) for value in values]
+    else:
+        texts = [None if value is None else text_of(value) for value in values]
+    return part.set_column(place, part.schema.field(place).name, pa.array(texts, pa.string()))
+
+
+def _plain(text: str) -> str:
+    """Without the zeros that the column's digits have put behind a number."""
+    return text.rstrip("0").rstrip(".") if "." in text else text
