@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,13 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 
-from bqstream import ClientCredentials, DocumentRefused, Timeouts, UsageError, sample
+from bqstream import Client, DocumentRefused, Subscription, Timeouts
 from bqstream.collect import Batching, Collector
 from bqstream.delivery.document import Document
 from bqstream.events import HandedOver
 from bqstream.simulator import Simulator
 from bqstream.simulator.answers import prepare
 from bqstream.simulator.chain import Chain
-from bqstream.simulator.threads import SimulatorThread, start_in_thread
 from bqstream.tables.columns import drafts
 from bqstream.tables.frame import Frame
 from tests.documents import documented, needs_documents
@@ -60,6 +58,14 @@ def nested(document: str, table: pa.Table) -> list[Any]:
     return rows
 
 
+def calm(client: Client, stream: Subscription[Any]) -> bool:
+    """Whether no gap is being closed, and none can be named by a hand-over soon."""
+    status = client.status()
+    assert status.token_expires_at is not None
+    lasts = status.token_expires_at.timestamp() > client._clock.wall() + 60
+    return lasts and status.state == "live" and all(gap.closed for gap in stream.gaps)
+
+
 @virtual_time
 async def test_tables_hold_each_row_once_across_hand_overs_and_cancelled_reads() -> None:
     seen, tables = Events(), []
@@ -74,12 +80,12 @@ async def test_tables_hold_each_row_once_across_hand_overs_and_cancelled_reads()
                 await asyncio.wait_for(stream.to_arrow(rows=100_000, columns=AS_SENT), 0.7)
             batches = stream.arrow_batches(rows=70, columns=AS_SENT)
             tables += [pa.Table.from_batches([await anext(batches)]) for _ in range(3)]
-        while not all(gap.closed for gap in stream.gaps):
+        simulator.settings.token_ttl = 3600  # a hand-over while the chain stands still could not be proven
+        while not calm(client, stream):
             tables.append(await stream.to_arrow(seconds=0.1, columns=AS_SENT))
         simulator.pause()
         await simulator.drained()
         tables.append(await stream.to_arrow(seconds=1, columns=AS_SENT))
-        assert [str(gap) for gap in stream.gaps if not gap.closed] == []
         verdict = simulator.ledger.verdict(TRANSFERS, nested(TRANSFERS, pa.concat_tables(tables)))
     assert verdict.exact, verdict
     assert verdict.delivered > 500
@@ -121,81 +127,29 @@ async def test_a_table_is_what_a_collector_writes_to_parquet(
     assert Counter(map(str, written.to_pylist())) == Counter(map(str, table.to_pylist()))
 
 
-# ---------------------------------------------------------------------- the call that blocks
-
-
-@pytest.fixture(scope="module")
-def simulator() -> Iterator[SimulatorThread]:
-    with start_in_thread(block_interval=0.1) as running:
-        yield running
-
-
-def environment(simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BITQUERY_ENDPOINT", simulator.endpoint)
-    monkeypatch.setenv("BITQUERY_TOKEN_URL", simulator.token_url)
-    monkeypatch.setenv("BITQUERY_CLIENT_ID", simulator.client_id)
-    monkeypatch.setenv("BITQUERY_CLIENT_SECRET", simulator.client_secret)
-
-
-def test_a_sample_is_a_table_of_so_many_rows(
-    simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment(simulator, monkeypatch)
-    document = TRANSFERS.replace("subscription", "subscription ($network: evm_network)").replace(
-        "eth", "$network"
-    )
-    table = sample(document, {"network": "eth"}, rows=20, decimals=True, timeouts=Timeouts(connect=20))
-    assert table.num_rows == 20
-    assert table.schema.field("Transfer_Amount").type == pa.decimal128(38, 18)
-
-
-def test_a_sample_without_a_number_of_rows_takes_its_time(simulator: SimulatorThread) -> None:
-    credentials = ClientCredentials(
-        simulator.client_id, simulator.client_secret, token_url=simulator.token_url
-    )
-    began = time.monotonic()
-    table = sample(TRANSFERS, seconds=1, credentials=credentials, endpoint=simulator.endpoint)
-    assert table.num_rows > 20
-    assert time.monotonic() - began >= 1
-
-
-@pytest.mark.parametrize(
-    ("given", "word"),
-    [
-        ({}, "rows=1000"),
-        ({"rows": 1, "colour": "red"}, "no option colour"),
-        ({"rows": 1, "cube": "Blocks"}, "no cube"),
-    ],
-)
-def test_a_sample_that_cannot_mean_anything_is_refused(
-    given: dict[str, Any], word: str, simulator: SimulatorThread, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment(simulator, monkeypatch)
-    with pytest.raises(UsageError, match=word):
-        sample(TRANSFERS, **given)
-
-
-@virtual_time
-async def test_a_sample_in_a_running_loop_is_refused_with_what_to_do_instead() -> None:
-    with pytest.raises(UsageError, match=r"await bqstream.connect\(\).*await stream.to_arrow"):
-        sample(TRANSFERS, rows=1)
-
-
 # ---------------------------------------------------------------------- the documented subscriptions
+
+
+def of(line: dict[str, Any]) -> dict[str, Any]:
+    return {"document": line["document"], "variables": line.get("variables") or None}
 
 
 @needs_documents
 def test_rows_of_every_documented_subscription_are_the_same_by_both_ways() -> None:
-    chain = Chain(seed=3)
-    chain.mine()
-    blocks = [chain.mine() for _ in range(20)]
-    compared = rows = 0
+    asked = []
     for line in documented():
-        variables = line.get("variables") or None
         try:
-            document, prepared = Document.parse(line["document"]), prepare(line["document"], variables, None)
+            document, prepared = Document.parse(line["document"]), prepare(**of(line), operation_name=None)
         except DocumentRefused:  # some are excerpts
             continue
+        asked.append((line, document, prepared))
+    chain, compared, rows = Chain(seed=3), 0, 0
+    first = chain.mine()
+    for _, _, prepared in asked:  # what comes later holds what was asked for
+        prepared.portion(first, 0)
+    blocks = [chain.mine() for _ in range(8)]
+    for line, document, prepared in asked:
+        variables = of(line)["variables"]
         found = [prepared.portion(block, index) for block in blocks for index in range(block.portions)]
         data = [msgspec.json.decode(msgspec.json.encode(one)) for one in found if one]
         for draft in drafts(document, variables, decimals=True):
