@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .subscription import Subscription
     from .tables.columns import Draft
     from .tables.frame import Frame
+    from .tables.table import Table
 
 # Bytes of one batch of `Frames.arrow_batches`, about: a column of text holds two gibibytes at most.
 LARGEST = 1024 * 1024 * 1024
@@ -53,11 +54,11 @@ class Wanted:
         """What ``rows(cube)`` may have been given for the same rows."""
         return (None, self.cube) if self.alone or not self.cube else (self.cube,)
 
-    def frame(self) -> Frame:
-        """A table without rows."""
+    def frame(self, table: Table | None = None) -> Frame:
+        """One without rows; ``table``: what its columns are already."""
         from .tables.frame import Frame
 
-        return Frame(self.draft, self.root)
+        return Frame(self.draft, self.root, table=table)
 
 
 @dataclass(slots=True)
@@ -80,10 +81,11 @@ class Frames:
     reads are passed over, and so are errors beside rows; what a call leaves of its last message comes first in the next
     call for that cube, or in ``rows()`` of it.
 
-    Cancelling loses no row: what a cancelled call had taken comes first in the next one that asks for the same cube,
-    ``columns`` and ``decimals``, whatever is read in between. ``checkpoint`` counts it only then, as all of a table is
-    in hand until the next read; that of a message which is read in between counts it at once. For tables that take more
-    than a minute there is no ``checkpoint`` before them: they are too long to be kept for it.
+    Cancelling loses no row: what a cancelled call had taken comes first in the next one, whatever is read in between;
+    that has to ask for the same cube, and (of more than 2,000 rows) the same ``columns`` and ``decimals``.
+    ``checkpoint`` counts it only then, as all of a table is in hand until the next read; that of a message which is
+    read in between counts it at once. A table that takes more than a minute may be too long for a ``checkpoint`` before
+    it, which then raises UsageError.
     """
 
     _kept: Taken | None = None  # what a read under way, or one that was cancelled, has taken
@@ -229,18 +231,20 @@ class Frames:
             raise UsageError(f"the document has no cube {cube!r}; it has {', '.join(cubes)}")
         return Wanted(by_cube[chosen], plan.shape.key, dict(columns or {}), decimals, alone=[chosen] == cubes)
 
-    def _begun(self, wanted: Wanted, frame: Frame | None = None, *, strict: bool) -> Taken:
-        """What is added to: that which a cancelled read has left, else ``frame``, else nothing."""
+    def _begun(self, wanted: Wanted, *, table: Table | None = None, strict: bool) -> Taken:
+        """What is added to: what a cancelled read has left, or nothing; ``table``: the columns are settled."""
         self._subscription._alone()
         taken = self._kept
-        if taken is not None and taken.wanted != wanted:
+        rows = None if taken is None or taken.wanted.cube != wanted.cube else taken.frame.unsettled
+        if taken is None or rows is not None:
+            taken = Taken(wanted, wanted.frame(table), taken.first if taken is not None else 0)
+            taken.frame.add(rows or ())
+        elif taken.wanted != wanted or table not in (None, taken.frame.table):
             left, other = taken.frame.count, taken.wanted
             raise UsageError(
                 f"a read that was cancelled has left {left} rows with other columns: take them first, by to_arrow(rows="
                 f"{left}, cube={other.cube!r}, columns={other.columns!r}, decimals={other.decimals})"
             )
-        if taken is None:
-            taken = Taken(wanted, frame or wanted.frame())
         taken.frame.strict = strict
         return taken
 
@@ -347,7 +351,7 @@ class _ArrowBatches:
         self._rows = rows
         self._seconds = seconds
         self._wanted = wanted
-        self._frame: Frame | None = None  # settled: the batches that follow have its columns
+        self._table: Table | None = None  # as the first batch has settled it
         self._ready: list[pyarrow.RecordBatch] = []  # of rows that have more text than one may
 
     def __aiter__(self) -> Self:
@@ -356,17 +360,12 @@ class _ArrowBatches:
     async def __anext__(self) -> pyarrow.RecordBatch:
         frames = self._frames
         if not self._ready:
-            taken = frames._begun(self._wanted, self._frame, strict=True)
-            if self._frame is not None and taken.frame.table != self._frame.table:
-                raise UsageError(
-                    f"a read that was cancelled has left {taken.frame.count} rows whose columns hold something else "
-                    "than those of the batches before: take them first, by to_arrow()"
-                )
+            taken = frames._begun(self._wanted, table=self._table, strict=True)
             await frames._read(taken, self._rows, after=self._seconds, bytes=LARGEST)
             if not taken.frame.count:
                 raise StopAsyncIteration
             self._ready = frames._handed_over(taken, self._rows).combine_chunks().to_batches()
-            self._frame = taken.frame
+            self._table = taken.frame.table
         return self._ready.pop(0)
 
 

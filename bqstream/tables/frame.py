@@ -31,32 +31,48 @@ class Frame:
 
     A row is as the service nests it (``add``), or comes out of a payload without a detour (``read``, ``add_read``).
 
+    Args:
+        root: the response key of the document's root field.
+        table: settles the columns before any row has come.
+
     Attributes:
         cube: the response key; "" for data that is one value.
-        count: how many rows it has.
         nbytes: how many bytes its parts have.
         strict: a value that its column cannot hold, once columns are settled, raises OperationFailed. Else the whole
             column becomes text, in which what came before stands as JSON has it; a time in ISO 8601, UTC.
     """
 
-    def __init__(self, draft: Draft, root: str, *, strict: bool = False) -> None:
+    def __init__(self, draft: Draft, root: str, *, table: Table | None = None, strict: bool = False) -> None:
         self.cube = draft.table.cube
-        self.count = 0
         self.nbytes = 0
         self.strict = strict
         self._draft = draft
         self._root = root
         self._table: Table | None = None  # as it was settled
         self._objects: Objects | None = None
+        # Rows go from one of these to the one before in a single statement, so that Ctrl-C finds them in one of them.
         self._parts: list[pa.Table] = []
-        self._columns: list[list[Any]] = []  # values as JSON has them, of rows that are in no part yet
+        self._parted = 0  # rows in parts
+        self._columns: list[list[Any]] = [[]]  # values as JSON has them, of rows that are in no part yet
         self._nested: list[Any] = []  # rows that are in no column yet, …
         self._read: list[Any] = []  # … or those that were read as objects; never both
+        if table is not None:
+            self._settle_as(table)
+
+    @property
+    def count(self) -> int:
+        """How many rows it has."""
+        return self._parted + len(self._columns[0]) + len(self._nested) + len(self._read)
 
     @property
     def table(self) -> Table | None:
         """What its columns hold; None before it is settled."""
         return self._table
+
+    @property
+    def unsettled(self) -> Sequence[Any] | None:
+        """All of its rows, as the service nests them; None once it is settled."""
+        return self._nested if self._table is None else None
 
     # ------------------------------------------------------------------ rows come in
 
@@ -65,7 +81,7 @@ class Frame:
         if self._read:
             self._gather()
         self._nested += rows
-        self._grown(len(rows))
+        self._grown()
 
     def read(self, raw: bytes) -> Sequence[Any] | None:
         """The rows of a payload, for ``add_read`` alone; None where it has to be read in the general way."""
@@ -76,10 +92,9 @@ class Frame:
         if self._nested:
             self._gather()
         self._read += rows
-        self._grown(len(rows))
+        self._grown()
 
-    def _grown(self, rows: int) -> None:
-        self.count += rows
+    def _grown(self) -> None:
         if self._table is None:
             if len(self._nested) < SETTLE:
                 return
@@ -101,10 +116,13 @@ class Frame:
                 _with_digits(column, values)
                 for column, values in zip(table.columns, picked(table, rows), strict=True)
             ]
-            self._table = replace(table, columns=tuple(columns))
-            self._objects = Objects.of(self._table, self._root)
-            self._columns = [[] for _ in columns]
+            return self._settle_as(replace(table, columns=tuple(columns)))
         return self._table
+
+    def _settle_as(self, table: Table) -> Table:
+        self._objects = Objects.of(table, self._root)
+        self._table, self._columns = table, [[] for _ in table.columns]
+        return table
 
     def _gather(self) -> None:
         """Put the values of rows into columns."""
@@ -114,9 +132,8 @@ class Frame:
             found = self._objects.columns(self._read)
         else:
             found = picked(table, self._nested)
-        for column, values in zip(self._columns, found, strict=True):
-            column += values
-        self._nested, self._read = [], []
+        grown = [column + values for column, values in zip(self._columns, found, strict=True)]
+        self._columns, self._nested, self._read = grown, [], []
 
     # ------------------------------------------------------------------ tables come out
 
@@ -130,9 +147,10 @@ class Frame:
             self._flush()
         table = pa.concat_tables(self._parts) if self._parts else self._schema().empty_table()
         rest = table.slice(table.num_rows if most is None else most)
-        self._parts = [rest] if rest.num_rows else []
-        self.count, self.nbytes = rest.num_rows, rest.nbytes if rest.num_rows else 0
-        return table if not self._parts else table.slice(0, most)
+        taken = table.slice(0, most) if rest.num_rows else table
+        self._parts, self._parted = [rest] if rest.num_rows else [], rest.num_rows
+        self.nbytes = rest.nbytes if rest.num_rows else 0
+        return taken
 
     def _schema(self) -> pa.Schema:
         return pa.schema([(column.name, type_of(column, _WIDEST)) for column in self.settle().columns])
@@ -146,7 +164,7 @@ class Frame:
             if errors:
                 if self.strict:
                     index, reason = errors[0]
-                    row = sum(part.num_rows for part in self._parts) + index + 1
+                    row = self._parted + index + 1
                     raise OperationFailed(
                         f"{column.name} of row {row} does not fit: {reason}: "
                         f"columns={{'{column.name}': 'text'}} takes any, and to_arrow() turns the column into text"
@@ -154,15 +172,17 @@ class Frame:
                 columns[place] = replace(column, kind="text", digits=None)
                 values = [None if value is None else text_of(value) for value in found]
             made.append(values)
-        if columns != list(table.columns):
-            for place, column in enumerate(columns):
-                if column != table.columns[place]:
-                    self._parts = [_widened(part, place) for part in self._parts]
-            self._table = table = replace(table, columns=tuple(columns))
-        count = len(made[0])
-        self._parts.append(arrow_of(Rows(table, count, made), columns, _WIDEST))
-        self.nbytes = sum(part.nbytes for part in self._parts)
-        self._columns = [[] for _ in columns]
+        parts, nbytes = self._parts, self.nbytes
+        for place, column in enumerate(columns):
+            if column != table.columns[place]:
+                parts = [_widened(part, place) for part in parts]
+                nbytes = sum(part.nbytes for part in parts)
+        table, count = replace(table, columns=tuple(columns)), len(made[0])
+        part = arrow_of(Rows(table, count, made), columns, _WIDEST)
+        parts, parted, empty = [*parts, part], self._parted + count, [list[Any]() for _ in columns]
+        nbytes += part.nbytes
+        self._table, self._parts, self._parted, self._columns = table, parts, parted, empty
+        self.nbytes = nbytes
 
 
 def _with_digits(column: Column, values: Sequence[Any]) -> Column:
