@@ -32,8 +32,10 @@ def type_of(column: Column, widest: int) -> pa.DataType:
     return pa.decimal128(*column.digits) if column.digits[0] <= 38 else pa.decimal256(*column.digits)
 
 
-def arrow_of(rows: Rows, columns: Sequence[Column], widest: int) -> pa.Table:
-    """The rows with ``columns``, in that order; one that they do not have is null.
+def arrow_of(
+    rows: Rows, columns: Sequence[Column], widest: int, pool: pa.MemoryPool | None = None
+) -> pa.Table:
+    """The rows with ``columns``, in that order; one that they do not have is null. ``pool``: in place of Arrow's own.
 
     Raises SinkFailed: a value that its column cannot hold.
     """
@@ -43,7 +45,7 @@ def arrow_of(rows: Rows, columns: Sequence[Column], widest: int) -> pa.Table:
         kind = type_of(column, widest)
         try:
             arrays.append(
-                pa.array(_plain(column, kind, there[column.name]), kind)
+                pa.array(_plain(column, kind, there[column.name]), kind, memory_pool=pool)
                 if column.name in there
                 else pa.nulls(rows.count, kind)
             )
