@@ -14,13 +14,14 @@ from . import options
 from .checkpoint import Checkpoint
 from .delivery.stream import Stream
 from .errors import BqstreamError, UsageError
+from .frames import Frames
 from .message import Gap, Message, T, require_cube
 
 # A reader that always finds a message ready lets other tasks run after this many.
 FAIRNESS = 256
 
 
-class Subscription(Generic[T]):
+class Subscription(Frames, Generic[T]):
     """An endless sequence of messages, read with ``async for`` by one reader at a time.
 
     It is made by ``Client.subscribe`` and closed by leaving its ``async with`` or by ``aclose()``. ``break`` and a
@@ -57,7 +58,7 @@ class Subscription(Generic[T]):
         The message in hand counts once the reader asks for the next; what waits in the buffer does not. Cubes that
         cannot be asked again (``Gap.reason`` says why) are not in it.
         """
-        return self._stream.safe()
+        return self._stream.safe() if self._kept is None else self._stream.checkpoint(self._kept.first - 1)
 
     @property
     def closing(self) -> bool:

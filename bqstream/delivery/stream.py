@@ -141,6 +141,15 @@ class Stream:
         """The reader has message ``number`` in hand, which was taken before, and is done with those before it."""
         self._done = self._history.needed = number - 1
 
+    def let_go(self) -> None:
+        """The reader needs none of the messages that it has in hand: they are kept for no checkpoint of its own."""
+        self._history.needed = self._history.taken
+
+    @property
+    def taken(self) -> int:
+        """The number of the message that was taken last."""
+        return self._history.taken
+
     def safe(self) -> Checkpoint:
         """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""
         return self.checkpoint(self._done)
@@ -167,6 +176,16 @@ class Stream:
     def shown(self, raw: bytes) -> bytes:
         """A payload as the user's own document would have brought it."""
         return raw if self._plan is None else self._plan.shown(raw)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the document means."""
+        return self._plan
+
+    @property
+    def undoes(self) -> bool:
+        """Whether messages tell what is taken back."""
+        return self._undo
 
     @property
     def ended(self) -> bool:
