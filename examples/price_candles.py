@@ -9,7 +9,7 @@ come, and no gap is being closed. The stream begins where a candle does, so that
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ def place(row: Any) -> tuple[int, int, int, int, str]:
     return block, transaction, log, trade, row["Block"]["Hash"]
 
 
-async def candles(client: Client, token: str) -> AsyncIterator[Candle]:
+async def candles(client: Client, token: str) -> AsyncGenerator[Candle, None]:
     """One candle after another, oldest first; a time without a trade has none."""
     trades: dict[datetime, dict[Any, float]] = defaultdict(dict)
     told = since = start_of(datetime.now(UTC))
