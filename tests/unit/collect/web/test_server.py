@@ -14,12 +14,13 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from bqstream import UsageError, events
+from bqstream import UsageError, assets, events
 from bqstream.collect import web
-from bqstream.collect.monitor import Monitor, Sample
+from bqstream.collect.monitor import Monitor
 from bqstream.collect.web import feed as feeding
 from bqstream.collect.web import serve
 from bqstream.collect.web.access import FAILURES
+from bqstream.timeline import Sample
 from tests.integration.harness import until
 from tests.unit.collect.stand_in import AT, StandInClient, StandInCollector
 
@@ -215,10 +216,10 @@ async def test_the_page_runs_no_inline_script_and_names_no_other_host() -> None:
     for name in ("index.html", "login.html"):
         text = (folder / name).read_text(encoding="utf-8")
         assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|https?:", text)
-    for name in ("app.js", "style.css"):
-        text = (folder / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?:|innerHTML|eval\(", text)
-    assert "Leon Sorokin" in (folder / "uPlot.LICENSE").read_text(encoding="utf-8")
+    own = [(folder / name).read_text(encoding="utf-8") for name in ("app.js", "style.css")]
+    for text in (*own, assets.read("drawing.js"), assets.read("drawing.css")):
+        assert not re.search(r"https?:|innerHTML|eval\(", text.replace("http://www.w3.org/2000/svg", ""))
+    assert "Leon Sorokin" in assets.read("uPlot.LICENSE")
 
 
 async def test_events_are_a_picture_and_then_changes(scene: Scene) -> None:
