@@ -375,7 +375,7 @@ class Client:
             plan = own  # as when the checkpoint was taken, the service having refused hidden fields
         course = _Course(self, key, order, plan)
         operation, stream = course.operation, course.stream
-        subscription: Subscription[Any] = Subscription(stream, course.closed, key)
+        subscription: Subscription[Any] = Subscription(stream, course, key)
         course.held = weakref.ref(subscription)
         self._open[key] = (operation, stream)
         session.add(operation)
@@ -389,7 +389,11 @@ class Client:
         return subscription
 
     def _forget(self, operation: Operation) -> None:
-        if self._open.pop(operation.key, None) is not None and self._session is not None:
+        if self._open.pop(operation.key, None) is not None:
+            self._unsubscribe(operation)
+
+    def _unsubscribe(self, operation: Operation) -> None:
+        if self._session is not None:
             self._session.remove(operation)
 
     async def execute(
@@ -503,6 +507,24 @@ class _Course:
         """The user has closed it: what is still missing is not asked for any more."""
         self._client._forget(self.operation)
         self.stream.completed(self._client._clock.monotonic())
+
+    def pause(self) -> None:
+        """A paused operation is none of the session's: no link is kept for it, and no hand-over starts it."""
+        if not (self.stream.over or self.stream.paused):
+            self._switched(events.Paused)
+            self._client._unsubscribe(self.operation)
+            self.stream.pause(self._client._clock.monotonic())
+
+    def resume(self) -> None:
+        client = self._client
+        if self.stream.paused and client._session is not None and not client.closed:
+            self.stream.resume()
+            self._switched(events.Resumed)
+            client._session.add(self.operation)
+
+    def _switched(self, event: type[events.Paused | events.Resumed]) -> None:
+        at = events.moment(self._client._clock.wall())
+        self._client._emit(event(at=at, operation=self.key))
 
     def _gap_named(self, gap: Gap) -> None:
         client = self._client

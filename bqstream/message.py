@@ -20,7 +20,7 @@ else:
     from typing_extensions import TypeVar
 
 GapCause = Literal[
-    "lost", "handover", "replaced", "quiet", "parked", "dropped", "truncated", "resumed", "since"
+    "lost", "handover", "replaced", "quiet", "paused", "parked", "dropped", "truncated", "resumed", "since"
 ]
 T = TypeVar("T", default=Any)
 # All that decoding can raise.
@@ -38,9 +38,9 @@ class Gap:
                the time of arrival: the service published the row earlier, by as much as its data lagged.
     ``end``    when the first row after it came in, or when it was closed; ``None`` while the range is open.
     ``cause``  "lost" (the link went), "handover" (a hand-over that could not be proven), "replaced" (the old link
-               was closed first), "quiet" (nothing came on either link, which proves nothing), "parked" and
-               "dropped" (the reader was slow), "truncated" (a message as long as the service's limit of rows),
-               "resumed" and "since" (what came before this subscription and was asked for).
+               was closed first), "quiet" (nothing came on either link, which proves nothing), "paused" (by
+               ``pause()``), "parked" and "dropped" (the reader was slow), "truncated" (a message as long as the
+               service's limit of rows), "resumed" and "since" (what came before this subscription and was asked for).
     ``cubes``  response keys the range belongs to; empty where it is all of them.
     ``low``, ``high``  the range on the chain, as far as it is known: a block's number, slot or height, or its time.
     ``detail`` what happened, for a person.

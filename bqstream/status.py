@@ -32,6 +32,7 @@ class SubscriptionStatus:
     ``merged``    rows that came on two links and were delivered once.
     ``dropped``   messages that were let go because the reader was slow; each stands in a gap.
     ``unproven``  whether its newest crossing still lacks the proof that nothing fell between two links.
+    ``paused``    whether it is unsubscribed until ``resume()``.
     ``closing``   whether a gap is being closed.
     ``queries``   queries that were answered to close gaps, each about 5 points a cube (ide/points).
     ``backfilled``  rows that they brought.
@@ -46,6 +47,7 @@ class SubscriptionStatus:
     waiting_bytes: int
     gaps: int
     parked: bool
+    paused: bool
     unproven: bool
     closing: bool
     queries: int
@@ -113,6 +115,7 @@ def _subscription(key: int, stream: Stream) -> SubscriptionStatus:
         waiting_bytes=stream.waiting_bytes,
         gaps=len(stream.gaps) + stream.gaps_forgotten,
         parked=stream.parked,
+        paused=stream.paused,
         unproven=stream.unproven,
         closing=stream.closing,
         queries=stream.queries,
