@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from itertools import chain
 from typing import Any, Generic, Self
 
@@ -29,10 +30,16 @@ class Reader(Generic[T]):
         self._batch: list[Message[T]] = []  # what a cancelled read had taken
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
+        self._loops: weakref.WeakSet[_Loop] = weakref.WeakSet()  # that somebody is in
         self._loop = asyncio.get_running_loop()
 
-    def __aiter__(self) -> Self:
-        return self
+    @property
+    def is_read(self) -> bool:
+        """Whether an ``async for`` goes on, one that was left by ``break`` or an error not counted, or a read waits."""
+        return self._reading or bool(self._loops)
+
+    def __aiter__(self) -> AsyncIterator[Message[T]]:
+        return _Messages(self)
 
     async def __anext__(self) -> Message[T]:
         """The next message.
@@ -144,15 +151,36 @@ class Reader(Generic[T]):
             waiter.set_result(None)
 
 
-class _Rows:
-    """Rows of one message after another; what is left of a message stays with the reader."""
+class _Loop:
+    """What an ``async for`` holds for as long as it goes on, and nobody else: that tells whether somebody reads."""
 
-    def __init__(self, reader: Reader[Any], cube: str | None) -> None:
+    __slots__ = ("__weakref__", "_reader")
+
+    def __init__(self, reader: Reader[Any]) -> None:
         self._reader = reader
-        self._cube = cube
+        reader._loops.add(self)
 
     def __aiter__(self) -> Self:
         return self
+
+
+class _Messages(_Loop, Generic[T]):
+    """Message after message."""
+
+    __slots__ = ()
+
+    def __anext__(self) -> Coroutine[Any, Any, Message[T]]:
+        return self._reader.__anext__()
+
+
+class _Rows(_Loop):
+    """Rows of one message after another; what is left of a message stays with the reader."""
+
+    __slots__ = ("_cube",)
+
+    def __init__(self, reader: Reader[Any], cube: str | None) -> None:
+        super().__init__(reader)
+        self._cube = cube
 
     async def __anext__(self) -> Any:
         reader = self._reader
@@ -166,17 +194,16 @@ class _Rows:
             reader._rows = rows if message.undo is None else chain((message.undo,), rows)
 
 
-class _Batches(Generic[T]):
+class _Batches(_Loop, Generic[T]):
     """Batch after batch; one that is not whole yet stays with the reader."""
 
+    __slots__ = ("_limit", "_messages", "_seconds")
+
     def __init__(self, reader: Reader[T], messages: int, seconds: float | None, limit: int) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._messages = messages
         self._seconds = seconds
         self._limit = limit
-
-    def __aiter__(self) -> Self:
-        return self
 
     async def __anext__(self) -> list[Message[T]]:
         reader = self._reader

@@ -11,8 +11,11 @@ from typing import Any, Protocol, Self
 from .checkpoint import Checkpoint
 from .delivery.stream import Stream
 from .errors import UsageError
+from .events import Event
 from .message import Gap, T
 from .reader import Reader
+from .status import Status
+from .tap import Tap
 
 
 class Course(Protocol):
@@ -21,6 +24,8 @@ class Course(Protocol):
     def closed(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def status(self) -> Status: ...
+    def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]: ...
 
 
 class Subscription(Reader[T]):
@@ -34,6 +39,7 @@ class Subscription(Reader[T]):
     def __init__(self, stream: Stream, course: Course, operation: int) -> None:
         super().__init__(stream)
         self._course = course
+        self._tap: Tap | None = None
         self.operation = operation  # its number in `Client.status` and in events
 
     def __repr__(self) -> str:

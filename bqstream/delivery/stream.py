@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class Stream:
         self._error: Exception | None = None
         self.messages = 0
         self.dropped = 0
+        self.tap: Callable[[Sequence[Arrival]], None] | None = None  # is shown what begins to wait
         self._merging = _Merging(on_queries, lag, pause, self._last_in, buffer.bytes)
         self.replan(plan)
 
@@ -244,6 +246,16 @@ class Stream:
         """How many bytes wait for the reader."""
         return self._buffer.bytes
 
+    @property
+    def over_half(self) -> bool:
+        """Whether more than half of what may wait for the reader does."""
+        return self._buffer.over_half
+
+    @property
+    def waits_since(self) -> float:
+        """When what has waited longest came in; infinity where nothing waits."""
+        return self._buffer.waiting[0].at if self._buffer else math.inf
+
     # ------------------------------------------------------------------ what the session tells (Receiver)
 
     def joined(self, source: int, now: float, *, grace: float, served: float) -> None:
@@ -278,6 +290,8 @@ class Stream:
         self._last_in = now
         if len(buffer.waiting) == len(arrivals):  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap(arrivals)
         return True
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
@@ -358,6 +372,8 @@ class Stream:
         self._last_in = at
         if len(buffer.waiting) == 1:  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap((arrival,))
         return True
 
     def _has_room(self) -> bool:
