@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from . import events
 from .message import Gap
+from .status import Status
 from .wording import Tone, line, tone
 
 # What is kept of each, by number; samples are a second apart, so that they reach back a quarter of an hour.
@@ -136,6 +137,14 @@ class Timeline:
 
     def events(self, names: Mapping[int | None, str]) -> tuple[Happened, ...]:
         return tuple(Happened(at=one.at, tone=tone(one), text=line(one, names)) for one in self._events)
+
+
+def known(status: Status, before: Status | None) -> Status | None:
+    """The status to show: once a client is closed, with what it had counted ``before``, which went with its session.
+    None before it was open."""
+    if status.state != "closed":
+        return status
+    return before and replace(before, state="closed", links=(), token_expires_at=None)
 
 
 def _bound(kept: dict[Any, Any], most: int) -> None:

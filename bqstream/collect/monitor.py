@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from .. import events
 from ..clock import Clock
 from ..status import Status
-from ..timeline import SAMPLES, Happened, LinkSpan, Named, Sample, Timeline, TokenSpan
+from ..timeline import SAMPLES, Happened, LinkSpan, Named, Sample, Timeline, TokenSpan, known
 from .status import CollectorStatus
 
 TICK = 0.5
@@ -171,12 +171,8 @@ class Monitor:
         )
 
     def _status(self) -> Status | None:
-        """The client's; None before it was open. What a client has counted goes with its session: that stays here."""
-        status = self._client.status() if self._client is not None else None
-        if status is not None and status.state != "closed":
-            self._was_open = status
-        elif self._was_open is not None:
-            return replace(self._was_open, state="closed", links=(), token_expires_at=None)
+        if self._client is not None:
+            self._was_open = known(self._client.status(), self._was_open)
         return self._was_open
 
     def _now(self) -> datetime:

@@ -20,7 +20,6 @@ from bqstream.collect.monitor import Monitor
 from bqstream.collect.web import feed as feeding
 from bqstream.collect.web import serve
 from bqstream.collect.web.access import FAILURES
-from bqstream.timeline import Sample
 from tests.integration.harness import until
 from tests.unit.collect.stand_in import AT, StandInClient, StandInCollector
 
@@ -280,18 +279,6 @@ async def test_only_so_many_pages_are_open_at_once(scene: Scene, monkeypatch: py
     monkeypatch.setattr(feeding, "READERS", 1)
     async with scene.browser.get(scene.here / "events"):
         assert (await scene.get(scene.here / "events")).status == 503
-
-
-async def test_samples_are_sent_once() -> None:
-    before = {"samples": {"trades": ()}, "at": 1}
-    first = {"samples": {"trades": (_sample(1), _sample(2))}, "at": 2}
-    second = {"samples": {"trades": (_sample(1), _sample(2), _sample(3))}, "at": 3}
-    assert feeding.changes(before, first)["samples"]["trades"] == (_sample(1), _sample(2))
-    assert feeding.changes(first, second) == {"samples": {"trades": (_sample(3),)}, "at": 3}
-
-
-def _sample(at: float) -> Sample:
-    return Sample(at, 1.0, None)
 
 
 async def test_a_bug_of_the_page_is_told_and_stops_nothing(
