@@ -51,6 +51,11 @@ class Subscription(Reader[T]):
         return "ended" if self._stream.ended else "paused" if self.paused else "open"
 
     @property
+    def cubes(self) -> tuple[str, ...]:
+        """The response keys of the document's cubes; empty where they are not known."""
+        return self._stream.cubes
+
+    @property
     def gaps(self) -> tuple[Gap, ...]:
         """Every range in which rows may not have been delivered, oldest first; the newest may still be open."""
         return tuple(self._stream.gaps)

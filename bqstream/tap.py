@@ -111,6 +111,11 @@ class Tap:
         return self._stream.over
 
     @property
+    def waits(self) -> int:
+        """How many messages wait for a reader."""
+        return self._stream.waiting_messages
+
+    @property
     def error(self) -> Exception | None:
         return self._stream.error
 

@@ -159,8 +159,8 @@ const bqstreamDrawing = (() => {
   }
 
   // A chart over time, up to now. `frame()` gives {now, length, gaps}; each line is {name, colour, dashed, filled, dots,
-  // now()}; `label` words a value, `y` may stand for a scale of its own.
-  function makeChart(element, { height, lines, label, frame, key, y = {}, values = (splits) => splits.map(number) }) {
+  // joined, now()}; `label` words a value, `y` may stand for a scale of its own.
+  function makeChart(element, { height, lines, label, frame, key, y = {}, size = 52, values = (splits) => splits.map(number) }) {
     const colour = palette(element);
     const font = "12px system-ui, sans-serif";
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font };
@@ -176,12 +176,12 @@ const bqstreamDrawing = (() => {
       },
       axes: [
         { ...axis, size: 26, space: 90, values: (chart, splits) => splits.map((at) => uPlot.fmtDate("{HH}:{mm}" + (frame().length <= 300 ? ":{ss}" : ""))(new Date(at * 1000))) },
-        { ...axis, size: 52, space: 34, values: (chart, splits) => values(splits) },
+        { ...axis, size, space: 34, values: (chart, splits) => values(splits) },
       ],
       series: [
         { value: (chart, at) => (at === null ? "now" : uPlot.fmtDate(day)(new Date(at * 1000))), label: "Time" },
         ...lines.map((line) => ({
-          label: line.name, stroke: colour(`--s${line.colour % COLOURS}`), width: 1.75, dash: line.dashed ? [7, 4] : undefined, spanGaps: false,
+          label: line.name, stroke: colour(`--s${line.colour % COLOURS}`), width: 1.75, dash: line.dashed ? [7, 4] : undefined, spanGaps: line.joined === true,
           points: { show: false },
           fill: line.filled ? colour(`--s${line.colour}`, 0.11) : undefined,
           value: (chart, value, series, at) => said(at === null ? line.now() : value),
