@@ -1,12 +1,14 @@
 // The live view of a stream. The module begins with uPlot and the drawing code that it shares with the collector's page.
 // It draws what the kernel sends, and keeps nothing of its own but what is chosen in it.
 const {
-  COLOURS, STATES, amount, binned, bytes, clock, countdown, counted, drawTimeline, listEvents, listGaps, listRows, make, makeChart, offer, put,
+  STATES, amount, binned, bytes, countdown, counted, drawTimeline, listEvents, listGaps, listRows, make, makeChart, offer, put,
   rate, seconds, span, whole,
 } = bqstreamDrawing;
 const KEPT = 900; // seconds of samples, as the kernel keeps them
 const POINTS = 600; // of the column that is drawn
 const ROWS = 20; // of a table
+const SHOWN = 10; // of those
+const YOUNG = 20; // seconds that the charts show at least
 const SILENT = 5000; // milliseconds without a word, where one is due every second
 
 // The view's frame. It is made element by element, since VS Code takes no HTML as text (Trusted Types).
@@ -79,6 +81,30 @@ class Known {
   }
 }
 
+function scaled(scale) {
+  if (scale === "log") return { y: { distr: 3, range: (chart, low, high) => (low > 0 ? uPlot.rangeLog(low, high === low ? low * 10 : high, 10, false) : [0.1, 10]) } };
+  const range = (chart, low, high) => {
+    if (low === null) return [0, 1];
+    const room = (high - low || Math.abs(high) || 1) * 0.08;
+    return [low >= 0 && low - room < 0 ? 0 : low - room, high + room];
+  };
+  return { y: { range } };
+}
+
+// The values, and the median of those that came at once, at the last of them.
+function columnData(points, scale) {
+  const shown = scale === "log" ? points.filter(([, , value]) => value > 0) : points;
+  const xs = shown.map(([, at]) => at), values = shown.map(([, , value]) => value), medians = new Array(xs.length).fill(null);
+  for (let start = 0; start < xs.length;) {
+    let end = start;
+    while (end < xs.length && xs[end] - xs[start] < 0.5) end += 1;
+    const sorted = values.slice(start, end).sort((one, other) => one - other);
+    medians[end - 1] = sorted[Math.floor(sorted.length / 2)];
+    start = end;
+  }
+  return [xs, values, medians];
+}
+
 class View {
   constructor(model, host) {
     this.model = model;
@@ -90,7 +116,7 @@ class View {
     this.heard = Date.now();
     this.charts = [];
     this.table = null;
-    this.scale = "linear";
+    this.scales = {}; // by column, where one was chosen
     this.length = 300;
     host.dataset.theme = scheme();
     this.$ = (id) => this.root.getElementById(id);
@@ -145,19 +171,19 @@ class View {
     say("rate", rate(this.picture.rate));
     say("seen", `${counted(seen, "row")} seen`);
     say("lag", lag === null ? "–" : span(lag));
-    say("buffer", stream && stream.parked ? "parked: read too slowly" : stream ? `${bytes(stream.bytes)} to be read` : "", stream && stream.parked ? "bad" : "");
+    say("buffer", stream && stream.parked ? "read too slowly" : stream ? `${bytes(stream.bytes)} waiting` : "", stream && stream.parked ? "bad" : "");
     const expires = seconds(client.token_expires_at);
     say("token", client.state === "closed" ? "–" : expires ? countdown(expires - at) : "no expiry");
     const newest = tokens.at(-1);
     const life = newest && newest.expires ? seconds(newest.expires) - seconds(newest.start) : 0;
     this.$("left").value = expires && life ? Math.max(0, Math.min(1, (expires - at) / life)) : 1;
     say("handovers", whole.format(client.rotations));
-    const doubt = stream && stream.unproven ? "the last one unproven yet" : "";
+    const doubt = stream && stream.unproven ? "one unproven" : "";
     say("reconnects", doubt || (client.reconnects ? counted(client.reconnects, "reconnect") : "no reconnect"), doubt ? "warn" : "");
     const holes = gaps.filter(({ gap }) => gap.reason !== null).length;
     const closing = stream && stream.closing;
     say("gapcount", whole.format(gaps.length));
-    say("holes", holes ? counted(holes, "hole") : closing ? "closing one now" : state === "paused" ? "open while paused" : "no hole", holes ? "bad" : closing ? "warn" : "");
+    say("holes", holes ? counted(holes, "hole") : closing ? "closing one" : state === "paused" ? "one is open" : "no hole", holes ? "bad" : closing ? "warn" : "");
     say("viewed", whole.format(viewed));
     say("read", over ? "" : read ? "a reader reads" : "nobody reads");
   }
@@ -177,14 +203,14 @@ class View {
     const names = Object.keys(this.picture.rows);
     if (!names.includes(this.table)) this.table = names[0] ?? null;
     offer(this.$("tables"), "table", names, this.table);
-    const rows = (this.picture.rows[this.table] || []).map(([, cells]) => [this.table, cells]);
+    const rows = (this.picture.rows[this.table] || []).slice(-SHOWN).map(([, cells]) => [this.table, cells]);
     listRows(this.$("rows"), rows, "No row has come in yet.");
   }
 
   // ------------------------------------------------------------------ charts
 
   // A view that is young does not fill what was chosen: what there is of it is shown.
-  span() { return Math.min(this.length, Math.max(60, this.picture.at - this.picture.started)); }
+  span() { return Math.min(this.length, Math.max(YOUNG, this.picture.at - this.picture.started)); }
 
   showCharts() {
     const { column, points, samples, at } = this.picture;
@@ -193,50 +219,39 @@ class View {
     if (!this.charts.length) {
       const line = (colour, now) => [{ name: this.picture.name, colour, filled: true, now }];
       this.rates = makeChart(this.$("rates"), { height: 128, frame: shown, key, lines: line(0, () => this.picture.rate), label: (value) => `${rate(value)}/s` });
-      this.lags = makeChart(this.$("lags"), { height: 84, frame: shown, key, lines: line(4, () => this.picture.lag), label: span });
+      this.lags = makeChart(this.$("lags"), { height: 92, space: 22, frame: shown, key, lines: line(4, () => this.picture.lag), label: span });
       this.charts = [this.rates, this.lags];
     }
     const data = binned([samples[""]], at, this.span());
     this.rates.setData(data.rates);
     this.lags.setData(data.lags);
     if (column === null) return;
-    if (this.drawn !== `${column}\n${this.scale}`) {
+    const found = points[column] || [], scale = this.scaleOf(column, found);
+    if (this.drawn !== `${column}\n${scale}`) {
       if (this.values) this.values.destroy();
-      this.drawn = `${column}\n${this.scale}`;
+      this.drawn = `${column}\n${scale}`;
+      for (const input of this.root.querySelectorAll("input[name=scale]")) input.checked = input.value === scale;
       const last = (index) => () => this.values.data[index].findLast((value) => value !== null);
       this.values = makeChart(this.$("points"), {
-        height: 258, frame: shown, key, label: amount, size: 64, values: (splits) => splits.map((value) => (value === null ? "" : amount(value))), ...this.scaled(),
+        height: 258, frame: shown, key, label: amount, size: 64, values: (splits) => splits.map((value) => (value === null ? "" : amount(value))), ...scaled(scale),
         lines: [
           { name: column.replaceAll("_", " "), colour: 2, dots: true, now: last(1) },
           { name: "median", colour: 1, joined: true, now: last(2) },
         ],
       });
     }
-    this.values.setData(this.columnData(points[column] || []));
+    this.values.setData(columnData(found, scale));
   }
 
-  scaled() {
-    if (this.scale === "log") return { y: { distr: 3, range: (chart, low, high) => (low > 0 ? uPlot.rangeLog(low, high === low ? low * 10 : high, 10, false) : [0.1, 10]) } };
-    const range = (chart, low, high) => {
-      if (low === null) return [0, 1];
-      const room = (high - low || Math.abs(high) || 1) * 0.08;
-      return [low >= 0 && low - room < 0 ? 0 : low - room, high + room];
-    };
-    return { y: { range } };
-  }
-
-  // The values, and the median of those that came at once, at the last of them.
-  columnData(points) {
-    const shown = this.scale === "log" ? points.filter(([, , value]) => value > 0) : points;
-    const xs = shown.map(([, at]) => at), values = shown.map(([, , value]) => value), medians = new Array(xs.length).fill(null);
-    for (let start = 0; start < xs.length;) {
-      let end = start;
-      while (end < xs.length && xs[end] - xs[start] < 0.5) end += 1;
-      const sorted = values.slice(start, end).sort((one, other) => one - other);
-      medians[end - 1] = sorted[Math.floor(sorted.length / 2)];
-      start = end;
-    }
-    return [xs, values, medians];
+  // Amounts of many tokens are orders of magnitude apart: unless another scale was chosen, those are drawn by their
+  // logarithm. It is settled once there are some.
+  scaleOf(column, points) {
+    if (this.scales[column]) return this.scales[column];
+    const values = points.map(([, , value]) => value).sort((one, other) => one - other);
+    const at = (share) => values[Math.floor(share * (values.length - 1))];
+    const scale = values.length && at(0.02) > 0 && at(0.95) > 300 * at(0.05) ? "log" : "linear";
+    if (values.length >= 20) this.scales[column] = scale;
+    return scale;
   }
 
   // Charts have their colours in their canvas: another theme takes new ones.
@@ -261,7 +276,7 @@ class View {
 
   chosen(element) {
     if (element.name === "window") this.length = Number(element.value);
-    if (element.name === "scale") this.scale = element.value;
+    if (element.name === "scale" && this.picture) this.scales[this.picture.column] = element.value;
     if (element.name === "table") this.table = element.value;
     if (element.id === "column") this.model.send({ kind: "column", name: element.value });
     if (!this.picture) return;
