@@ -30,11 +30,11 @@ class Tap:
     A subscription has one tap: another takes its place, and calls ``on_closed``.
 
     Args:
-        on_messages: gets the messages that came at once; not their checkpoints. It must be quick and must not raise.
+        on_messages: gets the messages that came at once, those first that wait already; not their checkpoints. It must
+            be quick and must not raise.
         on_event: gets the client's newest events, then every one to come; likewise.
 
     Attributes:
-        messages: that came in.
         viewed: rows that nobody has read.
     """
 
@@ -50,7 +50,7 @@ class Tap:
             subscription._tap.close()
         subscription._tap = self
         self.operation = subscription.operation
-        self.messages = self.viewed = 0
+        self.viewed = 0
         # One that nobody holds any more is to close itself: this must not hold it.
         self._subscription = weakref.ref(subscription)
         self._course = subscription._course
@@ -64,6 +64,8 @@ class Tap:
         self._closed = False
         self._stream.tap = self._came
         self._unlisten = self._course.listen(on_event)
+        if waiting := self._stream.waiting():
+            self._came(waiting)
 
     def close(self) -> None:
         """Look no longer. Idempotent."""
@@ -91,7 +93,6 @@ class Tap:
                 self._take()
 
     def _came(self, arrivals: Sequence[Arrival]) -> None:
-        self.messages += len(arrivals)
         self._on_messages([Message(arrival, self._stream, 0) for arrival in arrivals])
         if self._stream.over_half and not self.is_read:
             while self._stream.over_half:

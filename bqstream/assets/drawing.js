@@ -159,8 +159,8 @@ const bqstreamDrawing = (() => {
   }
 
   // A chart over time, up to now. `frame()` gives {now, length, gaps}; each line is {name, colour, dashed, filled, dots,
-  // joined, now()}; `label` words a value, `y` may stand for a scale of its own.
-  function makeChart(element, { height, lines, label, frame, key, y = {}, size = 52, space = 34, values = (splits) => splits.map(number) }) {
+  // joined, now()}; `label` words a value, `y` is a scale of its own, `marks` says where that has lines.
+  function makeChart(element, { height, lines, label, frame, key, y = {}, size = 52, space = 34, marks, values = (splits) => splits.map(number) }) {
     const colour = palette(element);
     const font = "12px system-ui, sans-serif";
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--grid"), width: 1 }, ticks: { show: false }, font };
@@ -176,7 +176,7 @@ const bqstreamDrawing = (() => {
       },
       axes: [
         { ...axis, size: 26, space: 90, values: (chart, splits) => splits.map((at) => uPlot.fmtDate("{HH}:{mm}" + (frame().length <= 300 ? ":{ss}" : ""))(new Date(at * 1000))) },
-        { ...axis, size, space, values: (chart, splits) => values(splits) },
+        { ...axis, size, space, values: (chart, splits) => values(splits), ...(marks ? { filter: marks, grid: { ...axis.grid, filter: marks } } : {}) },
       ],
       series: [
         { value: (chart, at) => (at === null ? "now" : uPlot.fmtDate(day)(new Date(at * 1000))), label: "Time" },

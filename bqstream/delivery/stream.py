@@ -241,6 +241,10 @@ class Stream:
         """How many messages wait for the reader."""
         return len(self._buffer)
 
+    def waiting(self) -> Sequence[Arrival]:
+        """What waits for the reader, the oldest first."""
+        return tuple(self._buffer.waiting)
+
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait for the reader."""

@@ -72,9 +72,11 @@ class Live:
 
     def came(self, messages: Sequence[Message[Any]]) -> None:
         """Messages came in. They are counted; the newest of them are decoded when somebody looks."""
-        count = sum(map(rows_in, messages))
-        self.seen += count
-        self._count += count
+        for message in messages:
+            count = rows_in(message)
+            self.seen += count
+            if message.received >= self.started:  # else it had waited before anybody looked
+                self._count += count
         self._pending.extend(messages)
 
     def event(self, event: events.Event) -> None:

@@ -7,6 +7,7 @@ sheets and inline SVG out. Colours are such as can be read on white and on black
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
@@ -14,16 +15,27 @@ from typing import Any
 
 from ..wording import counted, shown
 
-ROWS, COLUMNS, LONGEST = 8, 8, 24
-BARS, DOTS = 120, 150  # of a chart: the still is small, however long the view was open
+ROWS, COLUMNS, LONGEST = 8, 7, 20
+BARS, DOTS = 90, 120  # of a chart: the still is small, however long the view was open
 _WIDTH, _HEIGHT, _BLUE, _GREEN, _GREY = 340, 150, "#4f83e0", "#159a8c", "#808a96"
-_CELL = "padding:2px 12px 2px 0;text-align:left;white-space:nowrap;border:0;border-bottom:1px solid #80808033"
+_CELL = "padding:1px 12px 1px 0;text-align:left;white-space:nowrap"
+_ROW = "border-bottom:1px solid #80808033;background:none"
+
+_STATES = {"rotating": "handing over", "waiting": "waiting to reconnect"}
+
+
+_Frame = tuple[Callable[[float], float], Callable[[float], float], str]
+"""Where a time stands across, where a value stands down, and the axes."""
 
 
 def still(picture: Mapping[str, Any], key: str) -> str:
     """The picture that `Live.picture` gives; ``key`` marks it for the live view, which hides it while it is shown."""
     at = datetime.fromtimestamp(picture["at"], UTC)
-    state = picture["state"] if picture["state"] != "open" else picture["client"]["state"]
+    state = (
+        picture["state"]
+        if picture["state"] != "open"
+        else _STATES.get(client := picture["client"]["state"], client)
+    )
     lines = [
         f'<div><b>{_safe(picture["name"])}</b> <span style="color:{_GREY}">'
         f"{_safe(state)}, as it was at {at:%Y-%m-%d %H:%M:%S} UTC</span></div>",
@@ -87,10 +99,8 @@ def _thinned(samples: Sequence[tuple[float, float]], most: int) -> list[tuple[fl
     return [(group[-1][0], sum(value for _, value in group) / len(group)) for group in groups]
 
 
-def _frame(
-    points: Sequence[tuple[float, float]], low: float, high: float
-) -> tuple[Callable[[float], float], Callable[[float], float], str]:
-    """Where a chart's points stand, and its axes."""
+def _frame(points: Sequence[tuple[float, float]], low: float, high: float, marks: Sequence[float]) -> _Frame:
+    """Where a chart's points stand, and its axes, with lines at ``marks``."""
     left, right, top, bottom = 48.0, _WIDTH - 6.0, 22.0, _HEIGHT - 20.0
     first, last = points[0][0], points[-1][0]
     across, up = (last - first) or 1.0, (high - low) or 1.0
@@ -101,11 +111,7 @@ def _frame(
     def y(value: float) -> float:
         return round(bottom - (value - low) / up * (bottom - top), 1)
 
-    lines = "".join(
-        f'<path d="M{left} {y(value)}H{right}" stroke="#80808033"/>'
-        f'<text x="{left - 6}" y="{y(value) + 4}" text-anchor="end">{value:.4g}</text>'
-        for value in (low, (low + high) / 2, high)
-    )
+    lines = "".join(f'<path d="M{left} {y(value)}H{right}" stroke="#80808033"/>' for value in marks)
     begin, end = (f"{datetime.fromtimestamp(at, UTC):%H:%M:%S}" for at in (first, last))
     times = (
         f'<text x="{left}" y="{_HEIGHT - 4}">{begin}</text>'
@@ -114,25 +120,55 @@ def _frame(
     return x, y, lines + times
 
 
+def _labels(y: Callable[[float], float], marks: Mapping[float, float]) -> str:
+    """What the lines at ``marks`` stand for."""
+    return "".join(
+        f'<text x="42" y="{y(place) + 4}" text-anchor="end">{_amount(value)}</text>'
+        for place, value in marks.items()
+    )
+
+
+def _amount(value: float) -> str:
+    size = abs(value)
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e4, "k")):
+        if unit <= size < 1e15:
+            divisor = 1e3 if name == "k" else unit
+            return f"{value / divisor:.3g}{name}"
+    return f"{value:.3g}" if size < 1000 else f"{value:,.0f}" if size < 1e15 else f"{value:.0e}"
+
+
 def _area(points: Sequence[tuple[float, float]]) -> str:
     high = max(value for _, value in points) or 1.0
-    x, y, axes = _frame(points, 0.0, high)
+    marks = {0.0: 0.0, high / 2: high / 2, high: high}
+    x, y, axes = _frame(points, 0.0, high, list(marks))
     line = "L".join(f"{x(at)} {y(value)}" for at, value in points)
     begin, end, base = x(points[0][0]), x(points[-1][0]), y(0.0)
     return (
-        f'{axes}<path d="M{begin} {base}L{line}L{end} {base}Z" fill="{_BLUE}" fill-opacity=".15"/>'
+        f'{axes}{_labels(y, marks)}<path d="M{begin} {base}L{line}L{end} {base}Z" fill="{_BLUE}" fill-opacity=".15"/>'
         f'<path d="M{line}" fill="none" stroke="{_BLUE}" stroke-width="1.5" stroke-linejoin="round"/>'
     )
 
 
 def _dots(points: Sequence[tuple[float, float]]) -> str:
-    values = [value for _, value in points]
-    low, high = min(values), max(values)
-    if low == high:
-        low, high = low - abs(low) / 2 - 0.5, high + abs(high) / 2 + 0.5
-    x, y, axes = _frame(points, low, high)
+    """By their logarithm where they are orders of magnitude apart, as in the live view."""
+    values = sorted(value for _, value in points)
+    low, high = values[0], values[-1]
+    if low > 0 and high > 1000 * low:
+        points = [(at, math.log10(value)) for at, value in points]
+        bottom, top = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        step = -(-(top - bottom) // 4)
+        marks = {float(power): 10.0**power for power in range(bottom, top + 1, step)}
+        low, high = bottom, top
+    else:
+        if low == high:
+            low, high = low - abs(low) / 2 - 0.5, high + abs(high) / 2 + 0.5
+        marks = {value: value for value in (low, (low + high) / 2, high)}
+    x, y, axes = _frame(points, low, high, list(marks))
     path = "".join(f"M{x(at)} {y(value)}h0" for at, value in points)
-    return f'{axes}<path d="{path}" stroke="{_GREEN}" stroke-opacity=".6" stroke-width="5" stroke-linecap="round"/>'
+    return (
+        f'{axes}{_labels(y, marks)}<path d="{path}" stroke="{_GREEN}" stroke-opacity=".6" stroke-width="5" '
+        'stroke-linecap="round"/>'
+    )
 
 
 def _table(name: str, rows: Sequence[Any]) -> str:
@@ -151,8 +187,8 @@ def _table(name: str, rows: Sequence[Any]) -> str:
     more = f", {len(columns) - COLUMNS} more columns" if len(columns) > COLUMNS else ""
     return (
         f'<div style="margin:10px 0 2px;color:{_GREY}">{_safe(name)}, the newest rows{more}</div>'
-        f'<table style="border-collapse:collapse;margin:0;font-size:12px"><thead><tr>{heads}</tr></thead>'
-        f"<tbody>{body}</tbody></table>"
+        f'<table style="border-collapse:collapse;margin:0;font-size:12px"><thead><tr style="{_ROW}">{heads}</tr>'
+        f"</thead><tbody>{body}</tbody></table>"
     )
 
 

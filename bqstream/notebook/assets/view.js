@@ -81,8 +81,22 @@ class Known {
   }
 }
 
+// The lines of a logarithmic scale stand at powers of ten, six of them or so.
+function powers(chart, splits) {
+  const shown = splits.map((value) => Math.log10(value)).filter((power) => Math.abs(power - Math.round(power)) < 1e-6);
+  const step = Math.ceil(shown.length / 6);
+  const first = Math.round(shown[0]);
+  return splits.map((value) => {
+    const power = Math.log10(value), whole = Math.round(power);
+    return Math.abs(power - whole) < 1e-6 && (whole - first) % step === 0 ? value : null;
+  });
+}
+
 function scaled(scale) {
-  if (scale === "log") return { y: { distr: 3, range: (chart, low, high) => (low > 0 ? uPlot.rangeLog(low, high === low ? low * 10 : high, 10, false) : [0.1, 10]) } };
+  if (scale === "log") {
+    const range = (chart, low, high) => (low > 0 ? uPlot.rangeLog(low, high === low ? low * 10 : high, 10, false) : [0.1, 10]);
+    return { y: { distr: 3, range }, marks: powers };
+  }
   const range = (chart, low, high) => {
     if (low === null) return [0, 1];
     const room = (high - low || Math.abs(high) || 1) * 0.08;
@@ -183,7 +197,7 @@ class View {
     const holes = gaps.filter(({ gap }) => gap.reason !== null).length;
     const closing = stream && stream.closing;
     say("gapcount", whole.format(gaps.length));
-    say("holes", holes ? counted(holes, "hole") : closing ? "closing one" : state === "paused" ? "one is open" : "no hole", holes ? "bad" : closing ? "warn" : "");
+    say("holes", holes ? counted(holes, "hole") : state === "paused" ? "one is open" : closing ? "closing one" : "no hole", holes ? "bad" : closing || state === "paused" ? "warn" : "");
     say("viewed", whole.format(viewed));
     say("read", over ? "" : read ? "a reader reads" : "nobody reads");
   }
@@ -235,7 +249,7 @@ class View {
       this.values = makeChart(this.$("points"), {
         height: 258, frame: shown, key, label: amount, size: 64, values: (splits) => splits.map((value) => (value === null ? "" : amount(value))), ...scaled(scale),
         lines: [
-          { name: column.replaceAll("_", " "), colour: 2, dots: true, now: last(1) },
+          { name: "value", colour: 2, dots: true, now: last(1) },
           { name: "median", colour: 1, joined: true, now: last(2) },
         ],
       });
