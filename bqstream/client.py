@@ -18,7 +18,7 @@ from typing import Any, Literal, Never, Self, TypeVar
 import aiohttp
 import anyio
 
-from . import events, options
+from . import events, html, options
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .closer import Closer
@@ -152,6 +152,11 @@ class Client:
 
     def __repr__(self) -> str:
         return f"<Client of {self._endpoint.http}, {self.status().state}, {len(self._open)} subscriptions>"
+
+    def _repr_html_(self) -> str:
+        return html.facts("Endpoint", [("queries", self._endpoint.http), ("links", self._endpoint.ws)]) + (
+            self.status()._repr_html_()
+        )
 
     # ------------------------------------------------------------------ opening and closing
 

@@ -163,7 +163,8 @@ class Inflictor:
                 self._start(self._subscription(fault).resume())
 
     def _reader(self, fault: Fault) -> Reads:
-        return self._readers[dict(fault.arguments)["reader"] % len(self._readers)]
+        number: int = dict(fault.arguments)["reader"]
+        return self._readers[number % len(self._readers)]
 
     def _subscription(self, fault: Fault) -> Subscription:
         """Raises LookupError before it is subscribed."""
