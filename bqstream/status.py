@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import events
+from . import events, html
 from .clock import Clock
 from .credentials.token import HeldToken
 from .delivery.stream import Stream
@@ -54,6 +54,19 @@ class SubscriptionStatus:
     backfilled: int
     truncated: int
 
+    @property
+    def state(self) -> str:
+        """ "paused", "parked", "closing a gap" or "live": what its reader may wait for."""
+        return (
+            "paused"
+            if self.paused
+            else "parked"
+            if self.parked
+            else "closing a gap"
+            if self.closing
+            else "live"
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -69,6 +82,24 @@ class Status:
     unproven: int
     links: tuple[LinkStatus, ...]
     subscriptions: tuple[SubscriptionStatus, ...]
+
+    def _repr_html_(self) -> str:
+        pairs = (
+            ("state", self.state),
+            ("token expires", self.token_expires_at or "never, or there is none"),
+            ("hand-overs", self.rotations),
+            ("reconnects", self.reconnects),
+        )
+        links = [(link.number, link.state, link.operations, link.messages) for link in self.links]
+        subscriptions = [
+            (one.operation, one.state, one.messages, one.waiting_messages, one.gaps)
+            for one in self.subscriptions
+        ]
+        return (
+            html.facts("Client", pairs)
+            + html.grid(("link", "state", "subscriptions", "messages"), links)
+            + html.grid(("subscription", "state", "messages read", "waiting", "gaps"), subscriptions)
+        )
 
     @classmethod
     def of(

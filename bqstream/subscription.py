@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from . import html
 from .checkpoint import Checkpoint
 from .delivery.stream import Stream
 from .errors import UsageError
@@ -44,6 +45,24 @@ class Subscription(Reader[T]):
 
     def __repr__(self) -> str:
         return f"<Subscription {self.operation}, {self._state()}, {self._stream.waiting_messages} waiting>"
+
+    def _repr_html_(self) -> str:
+        stream, gaps = self._stream, self.gaps
+        newest = [
+            (gap.number, gap.cause, ", ".join(gap.cubes), gap.start, gap.end, gap._state)
+            for gap in gaps[::-1]
+        ]
+        pairs = (
+            ("state", self._state()),
+            ("cubes", ", ".join(stream.cubes)),
+            ("messages read", stream.messages),
+            ("messages waiting", stream.waiting_messages),
+            ("rows from queries", stream.backfilled),
+            ("holes", sum(gap.is_hole for gap in gaps)),
+        )
+        return html.facts(f"Subscription {self.operation}", pairs) + html.grid(
+            ("gap", "cause", "cubes", "from", "to", "state"), newest
+        )
 
     def _state(self) -> str:
         if self._closed:

@@ -13,7 +13,7 @@ from .message import Arrival, Message
 from .status import Status, SubscriptionStatus
 
 if TYPE_CHECKING:
-    from .subscription import Subscription
+    from .subscription import Course, Subscription
 
 # A message that waits for so long (seconds), while nobody reads, was meant for those who look on.
 LINGER = 5.0
@@ -27,7 +27,7 @@ class Tap:
     Somebody reads as long as an ``async for`` over the subscription, its rows or batches goes on, and for ``LINGER``
     seconds after a single read.
 
-    A subscription has one tap: another takes its place, and calls ``on_closed``.
+    A subscription has one tap: another takes its place, and closing calls ``on_closed`` first.
 
     Args:
         on_messages: gets the messages that came at once, those first that wait already; not their checkpoints. It must
@@ -53,7 +53,7 @@ class Tap:
         self.viewed = 0
         # One that nobody holds any more is to close itself: this must not hold it.
         self._subscription = weakref.ref(subscription)
-        self._course = subscription._course
+        self._course: Course | None = subscription._course
         self._stream = subscription._stream
         self._time = subscription._loop.time
         self._on_messages = on_messages
@@ -63,7 +63,7 @@ class Tap:
         self._read_at = -math.inf  # … and when it was seen to have changed
         self._closed = False
         self._stream.tap = self._came
-        self._unlisten = self._course.listen(on_event)
+        self._unlisten = subscription._course.listen(on_event)
         if waiting := self._stream.waiting():
             self._came(waiting)
 
@@ -71,12 +71,13 @@ class Tap:
         """Look no longer. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._on_closed()
             self._stream.tap = None
             self._unlisten()
+            self._course = None  # else one that was looked at would keep its client
             subscription = self._subscription()
             if subscription is not None and subscription._tap is self:
                 subscription._tap = None
-            self._on_closed()
 
     @property
     def is_read(self) -> bool:
@@ -88,7 +89,10 @@ class Tap:
 
     def let_go(self) -> None:
         """Let go what has waited too long for a reader that there is not; to be called now and then."""
-        if not self.is_read:
+        if self._subscription() is None:  # nobody can read it any more
+            while self._stream.waiting_messages:
+                self._take()
+        elif not self.is_read:
             while self._stream.waits_since <= self._time() - LINGER:
                 self._take()
 
@@ -125,13 +129,16 @@ class Tap:
         return self._stream.paused
 
     def pause(self) -> None:
-        self._course.pause()
+        if self._course is not None:
+            self._course.pause()
 
     def resume(self) -> None:
-        self._course.resume()
+        if self._course is not None:
+            self._course.resume()
 
     def status(self) -> Status:
-        """The client's."""
+        """The client's; not for one that is closed."""
+        assert self._course is not None
         return self._course.status()
 
     def of(self, status: Status) -> SubscriptionStatus | None:

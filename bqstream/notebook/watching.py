@@ -62,18 +62,18 @@ class Watching:
         self._timer: asyncio.TimerHandle | None = self.loop.call_later(TICK, self._tick)
 
     def close(self) -> None:
-        """Look no longer, and draw a last still. Idempotent."""
+        """Look no longer; what was seen last stays, as a still too. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._show()
             self._stop()
             self._on_closed()
 
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._show(last=True)
             self._timer = None
-        self._tap.close()
+            self._tap.close()
 
     # ------------------------------------------------------------------ what a browser says
 
@@ -86,14 +86,13 @@ class Watching:
                 self._send_whole()
             case {"kind": "left", "view": str(view)}:
                 self._looking.discard(view)
-            case {"kind": "pause"}:
-                self._tap.pause()
-                self._show()
-            case {"kind": "resume"}:
-                self._tap.resume()
-                self._show()
-            case {"kind": "column", "name": str(name)}:
-                self._live.choose(name)
+            case {"kind": str(kind)} if self._timer is not None:
+                if kind == "pause":
+                    self._tap.pause()
+                elif kind == "resume":
+                    self._tap.resume()
+                elif kind == "column":
+                    self._live.choose(str(said.get("name")))
                 self._show()
 
     # ------------------------------------------------------------------ pictures
@@ -103,27 +102,24 @@ class Watching:
         self._tap.let_go()
         self._show()
         if self._tap.over and not self._tap.waits:
-            self._stop()  # what was shown last stays
+            self._stop()
 
-    def _show(self) -> None:
-        before, self._shown = self._shown, self._picture()
-        now = self.loop.time()
-        if not self._heard:
-            if now - self._sent_at >= BEAT:
+    def _show(self, *, last: bool = False) -> None:
+        """Take a picture, and send what has changed to those who look on."""
+        picture, now = self._picture(), self.loop.time()
+        if last or picture["state"] != self._drawn_state or now - self._drawn_at >= STILL:
+            self._drawn_state, self._drawn_at = picture["state"], now
+            self._draw(still(picture, self._key))
+        due = last or now - self._sent_at >= BEAT
+        if self._heard and self._looking:
+            changed = changes(self._shown, picture, SERIES)
+            if due or changed.keys() - {"at", "lag"}:
+                self._shown, self._sent_at = picture, now
+                self._send({"kind": "change", "parts": msgspec.to_builtins({"at": picture["at"], **changed})})
+        else:
+            self._shown = picture
+            if due and not self._heard:
                 self._send_whole()
-        elif self._looking:
-            changed = changes(before, self._shown, SERIES)
-            if changed.keys() - {"at", "lag"} or now - self._sent_at >= BEAT:
-                self._sent_at = now
-                self._send(
-                    {"kind": "change", "parts": msgspec.to_builtins({**changed, "at": self._shown["at"]})}
-                )
-            else:
-                self._shown = {**self._shown, "at": before["at"], "lag": before["lag"]}
-        state = self._shown["state"]
-        if state != self._drawn_state or now - self._drawn_at >= STILL or self._closed:
-            self._drawn_state, self._drawn_at = state, now
-            self._draw(still(self._shown, self._key))
 
     def _send_whole(self) -> None:
         self._sent_at = self.loop.time()
