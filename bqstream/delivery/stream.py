@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,10 +86,12 @@ class Stream:
         self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
+        self.paused = False
         self._done = 0  # the number of the last message that the reader is done with
         self._error: Exception | None = None
         self.messages = 0
         self.dropped = 0
+        self.tap: Callable[[Sequence[Arrival]], None] | None = None  # is shown what begins to wait
         self._merging = _Merging(on_queries, lag, pause, self._last_in, buffer.bytes)
         self.replan(plan)
 
@@ -257,10 +260,24 @@ class Stream:
         """How many messages wait for the reader."""
         return len(self._buffer)
 
+    def waiting(self) -> Sequence[Arrival]:
+        """What waits for the reader, the oldest first."""
+        return tuple(self._buffer.waiting)
+
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait for the reader."""
         return self._buffer.bytes
+
+    @property
+    def over_half(self) -> bool:
+        """Whether more than half of what may wait for the reader does."""
+        return self._buffer.over_half
+
+    @property
+    def waits_since(self) -> float:
+        """When what has waited longest came in; infinity where nothing waits."""
+        return self._buffer.waiting[0].at if self._buffer else math.inf
 
     # ------------------------------------------------------------------ what the session tells (Receiver)
 
@@ -296,6 +313,8 @@ class Stream:
         self._last_in = now
         if len(buffer.waiting) == len(arrivals):  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap(arrivals)
         return True
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
@@ -315,6 +334,16 @@ class Stream:
         """The reader was slow for too long: let messages go, and name them in a gap, until there is room."""
         if not self._over:
             self._buffer.park()
+
+    def pause(self, now: float) -> None:
+        """The reader wants nothing until ``resume``: no source brings any more, and a gap is named."""
+        if not self._over:
+            self.paused = True
+            self._merge.pause(now)
+
+    def resume(self) -> None:
+        """The reader wants more again: the gap is closed once the operation has joined a source."""
+        self.paused = False
 
     def completed(self, now: float) -> None:
         """The service ended the operation: what waits is still given, then the stream ends."""
@@ -366,6 +395,8 @@ class Stream:
         self._last_in = at
         if len(buffer.waiting) == 1:  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap((arrival,))
         return True
 
     def _has_room(self) -> bool:
@@ -423,7 +454,7 @@ class Stream:
 
     def _end(self, error: Exception | None) -> None:
         if not self._over:
-            self._over, self._error = True, error
+            self._over, self._error, self.paused = True, error, False
             self._on_ready()
 
 

@@ -296,11 +296,41 @@ async def _opened(simulator: SimulatorThread) -> Client:
 
 
 def test_a_client_that_is_never_closed_warns_when_its_loop_has_ended() -> None:
-    async def careless(simulator: SimulatorThread) -> None:
-        await _opened(simulator)
+    held = []
 
+    async def careless(simulator: SimulatorThread) -> None:
+        held.append(await _opened(simulator))
+
+    _run(careless)
     with pytest.warns(ResourceWarning, match="Client was never closed"):
-        _run(careless)
+        _let_go(held)
+
+
+def _let_go(held: list[Any]) -> None:
+    held.clear()
+    gc.collect()
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@virtual_time
+async def test_a_client_that_is_let_go_with_its_streams_warns_and_is_closed(paused: bool) -> None:
+    async with simulated() as simulator:
+        before = asyncio.all_tasks()
+        credentials = ClientCredentials(
+            simulator.client_id, simulator.client_secret, token_url=simulator.token_url
+        )
+        client = await bqstream.connect(credentials, endpoint=simulator.endpoint)
+        held = [await client.subscribe(BLOCKS)]
+        del client
+        gc.collect()
+        assert await _take(held[0], 3), "a stream that is held keeps its client"
+        if paused:
+            await held[0].pause()
+        with pytest.warns(ResourceWarning, match="Subscription 1, .* was never closed"):
+            _let_go(held)
+        with pytest.warns(ResourceWarning, match="Client was never closed"):
+            await until(lambda: gc.collect() >= 0 and asyncio.all_tasks() == before)
+        await until(lambda: simulator.counters.open_sockets == 0)
 
 
 def test_a_stream_that_is_never_closed_warns_and_one_whose_client_was_closed_does_not() -> None:
