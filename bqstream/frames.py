@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 # Bytes of one batch of `Frames.arrow_batches`, about: a column of text holds two gibibytes at most.
 LARGEST = 1024 * 1024 * 1024
-
+# A reader that always finds a message ready lets other tasks run after so many rows, some ten milliseconds of work.
+FAIR = 4_096
 
 _Asked = tuple[str | None, Mapping[str, str] | None, bool]
 
@@ -133,9 +134,9 @@ class Frames:
         decimals: bool = False,
     ) -> polars.DataFrame:
         """Read a ``polars.DataFrame`` (extra ``polars``); all else is as with ``to_arrow``."""
-        made = library("polars", "pyarrow", "polars")
+        module = library("polars", "pyarrow", "polars")
         table = await self._table(rows, seconds, (cube, columns, decimals))
-        frame: polars.DataFrame = made.from_arrow(table, rechunk=False)
+        frame: polars.DataFrame = module.from_arrow(table, rechunk=False)
         return frame
 
     async def to_pandas(
@@ -149,9 +150,9 @@ class Frames:
     ) -> pandas.DataFrame:
         """Read a ``pandas.DataFrame`` (extra ``pandas``) whose columns stay Arrow's (``pandas.ArrowDtype``): an integer
         beside nulls is an integer, a decimal exact. All else is as with ``to_arrow``."""
-        made = library("pandas", "pyarrow", "pandas")
+        module = library("pandas", "pyarrow", "pandas")
         table = await self._table(rows, seconds, (cube, columns, decimals))
-        frame: pandas.DataFrame = table.to_pandas(types_mapper=made.ArrowDtype)
+        frame: pandas.DataFrame = table.to_pandas(types_mapper=module.ArrowDtype)
         return frame
 
     async def to_duckdb(
@@ -169,9 +170,9 @@ class Frames:
         ``duckdb.sql("SELECT … FROM trades")`` finds it by the name of the variable ``trades``. ``connection`` is whose
         it is; None: DuckDB's own, which ``duckdb.sql`` asks. All else is as with ``to_arrow``.
         """
-        made = library("duckdb", "pyarrow", "duckdb")
+        module = library("duckdb", "pyarrow", "duckdb")
         table = await self._table(rows, seconds, (cube, columns, decimals))
-        relation: duckdb.DuckDBPyRelation = (connection or made).from_arrow(table)
+        relation: duckdb.DuckDBPyRelation = (connection or module).from_arrow(table)
         return relation
 
     def arrow_batches(
@@ -267,7 +268,7 @@ class Frames:
         Raises what ended the subscription, where there is no row.
         """
         frame, stream = taken.frame, self._subscription._stream
-        time = asyncio.get_running_loop().time
+        time, fair = asyncio.get_running_loop().time, frame.count + FAIR
         try:
             if frame.count:
                 stream.handed(taken.first)
@@ -277,6 +278,9 @@ class Frames:
                     while (rows is None or frame.count < rows) and frame.nbytes < bytes:
                         if frame.count and after is not None and limit.when() is None:
                             limit.reschedule(time() + after)
+                        if frame.count >= fair:
+                            fair = frame.count + FAIR
+                            self._subscription._yield()
                         message = await self._following(taken)
                         if message is None:
                             break

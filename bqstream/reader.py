@@ -102,6 +102,10 @@ class Reader(Generic[T]):
         finally:
             self._reading = False
 
+    def _yield(self) -> None:
+        """Other tasks have their turn before the next message."""
+        self._unfair = FAIRNESS
+
     def _woken(self) -> asyncio.Future[None]:
         """Done when there is something to read; made anew for each wait."""
         self._waiter = waiter = self._loop.create_future()

@@ -118,6 +118,26 @@ async def test_an_error_that_ends_a_stream_comes_after_the_rows_before_it() -> N
     await client.aclose()
 
 
+@virtual_time
+async def test_other_tasks_have_their_turns_while_many_rows_that_wait_are_read() -> None:
+    async with subscribed() as (stream, service):
+        turns = 0
+
+        async def another() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        for _ in range(40):
+            service.publish(block(*range(1_000)))
+        await settle()
+        task = asyncio.create_task(another())
+        await stream.to_arrow(rows=40_000)
+        task.cancel()
+        assert 5 <= turns < 40
+
+
 # ---------------------------------------------------------------------- cancelled
 
 
