@@ -124,6 +124,16 @@ class Reader(Generic[T]):
         require_cube(cube, self._stream.cubes)
         return _Rows(self, cube)
 
+    async def _next_row(self, cube: str | None) -> Any:
+        if self._rows_of != cube:
+            self._rows, self._rows_of = iter(()), cube
+        while True:
+            for row in self._rows:
+                return row
+            message = await self.__anext__()
+            rows = message.rows(cube)
+            self._rows = rows if message.undo is None else chain((message.undo,), rows)
+
     def message_batches(
         self, messages: int = 1000, seconds: float | None = 1.0, bytes: int | None = None
     ) -> AsyncIterator[list[Message[T]]]:
@@ -148,6 +158,21 @@ class Reader(Generic[T]):
             limit = min(bytes, limit)
         return _Batches(self, messages, seconds, limit)
 
+    async def _next_batch(self, messages: int, seconds: float | None, limit: int) -> list[Message[T]]:
+        self._alone()
+        batch = self._batch
+        if batch:
+            self._stream.handed(batch[0]._number)
+        else:
+            batch.append(await self.__anext__())
+        until = None if seconds is None else self._loop.time() + seconds
+        # An error that ended the reader is there again when the next batch is asked for.
+        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
+            async with asyncio.timeout_at(until):
+                await self._fill(batch, messages, limit)
+        self._batch = batch[messages:]
+        return batch[:messages]
+
     def _wake(self) -> None:
         """Something became readable, or the stream ended."""
         waiter = self._waiter
@@ -156,7 +181,10 @@ class Reader(Generic[T]):
 
 
 class _Loop:
-    """What an ``async for`` holds for as long as it goes on, and nobody else: that tells whether somebody reads."""
+    """What an ``async for`` holds for as long as it goes on, and nobody else: that tells whether somebody reads.
+
+    What it awaits is the reader's own, so that an error's traceback, which a notebook keeps, does not hold it.
+    """
 
     __slots__ = ("__weakref__", "_reader")
 
@@ -186,16 +214,8 @@ class _Rows(_Loop):
         super().__init__(reader)
         self._cube = cube
 
-    async def __anext__(self) -> Any:
-        reader = self._reader
-        if reader._rows_of != self._cube:
-            reader._rows, reader._rows_of = iter(()), self._cube
-        while True:
-            for row in reader._rows:
-                return row
-            message = await reader.__anext__()
-            rows = message.rows(self._cube)
-            reader._rows = rows if message.undo is None else chain((message.undo,), rows)
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._reader._next_row(self._cube)
 
 
 class _Batches(_Loop, Generic[T]):
@@ -209,18 +229,5 @@ class _Batches(_Loop, Generic[T]):
         self._seconds = seconds
         self._limit = limit
 
-    async def __anext__(self) -> list[Message[T]]:
-        reader = self._reader
-        reader._alone()
-        batch = reader._batch
-        if batch:
-            reader._stream.handed(batch[0]._number)
-        else:
-            batch.append(await reader.__anext__())
-        until = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
-        # An error that ended the reader is there again when the next batch is asked for.
-        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
-            async with asyncio.timeout_at(until):
-                await reader._fill(batch, self._messages, self._limit)
-        reader._batch = batch[self._messages :]
-        return batch[: self._messages]
+    def __anext__(self) -> Coroutine[Any, Any, list[Message[T]]]:
+        return self._reader._next_batch(self._messages, self._seconds, self._limit)

@@ -13,7 +13,7 @@ from .message import Arrival, Message
 from .status import Status, SubscriptionStatus
 
 if TYPE_CHECKING:
-    from .subscription import Course, Subscription
+    from .subscription import Subscription
 
 # A message that waits for so long (seconds), while nobody reads, was meant for those who look on.
 LINGER = 5.0
@@ -53,7 +53,7 @@ class Tap:
         self.viewed = 0
         # One that nobody holds any more is to close itself: this must not hold it.
         self._subscription = weakref.ref(subscription)
-        self._course: Course | None = subscription._course
+        self._course = subscription._course
         self._stream = subscription._stream
         self._time = subscription._loop.time
         self._on_messages = on_messages
@@ -68,16 +68,16 @@ class Tap:
             self._came(waiting)
 
     def close(self) -> None:
-        """Look no longer. Idempotent."""
+        """Look no longer; nothing more can be asked of it. Idempotent."""
         if not self._closed:
             self._closed = True
             self._on_closed()
-            self._stream.tap = None
             self._unlisten()
-            self._course = None  # else one that was looked at would keep its client
+            self._stream.tap = None
             subscription = self._subscription()
             if subscription is not None and subscription._tap is self:
                 subscription._tap = None
+            del self._stream, self._course  # which would keep the client
 
     @property
     def is_read(self) -> bool:
@@ -129,16 +129,13 @@ class Tap:
         return self._stream.paused
 
     def pause(self) -> None:
-        if self._course is not None:
-            self._course.pause()
+        self._course.pause()
 
     def resume(self) -> None:
-        if self._course is not None:
-            self._course.resume()
+        self._course.resume()
 
     def status(self) -> Status:
-        """The client's; not for one that is closed."""
-        assert self._course is not None
+        """The client's."""
         return self._course.status()
 
     def of(self, status: Status) -> SubscriptionStatus | None:

@@ -73,9 +73,10 @@ class Live:
     def came(self, messages: Sequence[Message[Any]]) -> None:
         """Messages came in. They are counted; the newest of them are decoded when somebody looks."""
         for message in messages:
-            count = rows_in(message)
+            count, received = rows_in(message), message.received
             self.seen += count
-            if message.received >= self.started:  # else it had waited before anybody looked
+            if received >= self.started:  # else it had waited before anybody looked
+                self._turn(received)
                 self._count += count
         self._pending.extend(messages)
 
@@ -92,14 +93,17 @@ class Live:
     def look(self, now: float, status: Status) -> None:
         """It is ``now``, in seconds since the epoch: what came in since the last look is worked up."""
         self._decode()
-        lag = self.lag(now)
-        second = math.floor(now)
-        if second != self._second:
-            for missed in range(max(self._second, second - SAMPLES), second):
-                self.samples.append(Sample(missed, self._count if missed == self._second else 0, lag))
-            self._second, self._count = second, 0
+        self._turn(now)
         self.status = known(status, self.status)
         self.timeline.alive({link.number for link in status.links}, events.moment(now))
+
+    def _turn(self, now: float) -> None:
+        """Seconds that are over become samples."""
+        second, lag = math.floor(now), self.lag(now)
+        if second > self._second:
+            for over in range(max(self._second, second - SAMPLES), second):
+                self.samples.append(Sample(over, self._count if over == self._second else 0, lag))
+            self._second, self._count = second, 0
 
     def _decode(self) -> None:
         budget = BYTES

@@ -19,12 +19,14 @@ from .watching import Watching
 _OWN = resources.files(__package__) / "assets"
 
 
-def _script() -> str:
+def script() -> str:
+    """The module that a browser runs: uPlot, what is drawn with it, and the view."""
     own = (_OWN / "view.js").read_text(encoding="utf-8")
     return "\n".join((assets.read("uPlot.iife.min.js"), assets.read("drawing.js"), own))
 
 
-def _style() -> str:
+def style() -> str:
+    """Likewise its style sheet."""
     own = (_OWN / "view.css").read_text(encoding="utf-8")
     return "\n".join((assets.read("uPlot.min.css"), assets.read("drawing.css"), own))
 
@@ -36,10 +38,8 @@ def _html(text: str) -> HTML:
 class View(anywidget.AnyWidget):
     """What ``watch`` gives: shown where a cell ends with it, by ``display(view)``, or inside other widgets."""
 
-    _esm = _script()
-    _style = traitlets.Unicode(_style()).tag(
-        sync=True
-    )  # in a shadow root: the notebook's own style stays out
+    _esm = script()
+    _style = traitlets.Unicode(style()).tag(sync=True)  # in a shadow root: the notebook's own style stays out
     _key = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, subscription: Subscription[Any]) -> None:

@@ -25,7 +25,7 @@ from .jupyter import NAME, Notebook, of_cells, serving
 
 CHROMIUM = os.environ.get("BQSTREAM_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SCREENSHOTS = os.environ.get("BQSTREAM_SCREENSHOTS")
-TTL = 8.0  # seconds that the simulator's tokens live
+TTL = 6.0  # seconds that the simulator's tokens live
 LARGEST = 25_000  # bytes of the notebook's file, its still picture and all
 SOON = 1500.0  # milliseconds: within so many the view tells of what happened
 CELLS = (
@@ -133,7 +133,7 @@ async def test_rows_hand_overs_pauses_and_gaps_are_seen_live_in_jupyterlab(
         await expect(part("state")).not_to_have_text("paused", timeout=SOON)
         await notebook.run("apputils:change-theme", theme="JupyterLab Dark")
         await expect(view).to_have_attribute("data-theme", "dark")
-        await expect(part("gaps").locator("li").first).to_contain_text("closed", timeout=20_000)
+        await expect(part("gaps").locator("li").first).to_contain_text("closed:", timeout=20_000)
         await picture(notebook, "lab-dark")
 
         # The cell again: another view takes the place of the first.
@@ -149,6 +149,11 @@ async def test_rows_hand_overs_pauses_and_gaps_are_seen_live_in_jupyterlab(
         assert len(text) < LARGEST
         assert "ory_at_" not in text
         assert simulator.client_secret not in text
+
+        # Whoever comes back to a notebook that lives finds the view.
+        await notebook.open(url)
+        await expect(part("since")).to_have_text(re.compile("watched for"), timeout=20_000)
+        await expect(view).to_have_count(1)
 
         # Without its kernel nothing is left behind, and the still picture stands where the view was.
         await notebook.run("kernelmenu:shutdown")
