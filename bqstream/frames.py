@@ -267,45 +267,48 @@ class Frames:
 
         Raises what ended the subscription, where there is no row.
         """
-        frame, stream = taken.frame, self._subscription._stream
-        time, fair = asyncio.get_running_loop().time, frame.count + FAIR
+        subscription, frame = self._subscription, taken.frame
+        stream, time = subscription._stream, asyncio.get_running_loop().time
         try:
             if frame.count:
                 stream.handed(taken.first)
             self._take_rest(taken, rows)
+            count = frame.count
+            fair = count + FAIR
             with contextlib.suppress(TimeoutError, StopAsyncIteration):
                 async with asyncio.timeout_at(until) as limit:
-                    while (rows is None or frame.count < rows) and frame.nbytes < bytes:
-                        if frame.count and after is not None and limit.when() is None:
-                            limit.reschedule(time() + after)
-                        if frame.count >= fair:
-                            fair = frame.count + FAIR
-                            self._subscription._yield()
-                        message = await self._following(taken)
-                        if message is None:
-                            break
-                        self._add(taken, message, rows)
+                    while (rows is None or count < rows) and frame.nbytes < bytes:
+                        if not count:  # what was in hand is done with
+                            message = await subscription.__anext__()
+                            taken.first = message._number
+                        else:
+                            if after is not None and limit.when() is None:
+                                limit.reschedule(time() + after)
+                            if count >= fair:
+                                fair = count + FAIR
+                                subscription._yield()
+                            self._kept = taken
+                            message = await self._following()
+                        stream.let_go()
+                        self._add(taken, message, None if rows is None else rows - count)
+                        count = frame.count
         finally:
             self._kept = taken if frame.count else None
 
-    async def _following(self, taken: Taken) -> Message[Any] | None:
-        """The next message; None where the subscription ends by an error that is raised again by the next read."""
+    async def _following(self) -> Message[Any]:
+        """The message after those that are still in hand.
+
+        Raises StopAsyncIteration at the end; an error that ends the subscription is raised again by the next read.
+        """
         subscription = self._subscription
-        if not taken.frame.count:  # what was in hand is done with
-            message = await subscription.__anext__()
-            taken.first = message._number
-        elif subscription._batch:  # what a cancelled read by batch had taken
-            message = subscription._batch.pop(0)
-        else:
-            self._kept = taken
-            found: list[Message[Any]] = []
-            try:
-                await subscription._fill(found, 1, 1)
-            except BqstreamError:
-                return None
-            message = found[0]
-        subscription._stream.let_go()
-        return message
+        if subscription._batch:  # what a cancelled read by batch had taken
+            return subscription._batch.pop(0)
+        found: list[Message[Any]] = []
+        try:
+            await subscription._fill(found, 1, 1)
+        except BqstreamError as error:
+            raise StopAsyncIteration from error
+        return found[0]
 
     def _take_rest(self, taken: Taken, rows: int | None) -> None:
         """Take what is left of the message that was read last."""
@@ -320,19 +323,18 @@ class Frames:
                 subscription._stream.handed(taken.first)
             frame.add(found)
 
-    def _add(self, taken: Taken, message: Message[Any], rows: int | None) -> None:
-        """Take the rows of a message, as many as are wanted; the others stay with the subscription."""
+    def _add(self, taken: Taken, message: Message[Any], most: int | None) -> None:
+        """Take the rows of a message, ``most`` of them; the others stay with the subscription."""
         frame = taken.frame
-        wanted = None if rows is None else rows - frame.count
         read = frame.read(message._arrival.raw)
-        if read is not None and (wanted is None or len(read) <= wanted):
+        if read is not None and (most is None or len(read) <= most):
             frame.add_read(read)
             return
         nested = self._nested(message, frame.cube)
-        if wanted is not None and len(nested) > wanted:
+        if most is not None and len(nested) > most:
             subscription = self._subscription
-            subscription._rows, subscription._rows_of = iter(nested[wanted:]), taken.wanted.spellings[0]
-        frame.add(nested[:wanted])
+            subscription._rows, subscription._rows_of = iter(nested[most:]), taken.wanted.spellings[0]
+        frame.add(nested[:most])
 
     def _nested(self, message: Message[Any], cube: str) -> Sequence[Any]:
         """Raises OperationFailed: the message cannot be decoded, or (it is read again then) has no such rows."""

@@ -12,7 +12,7 @@ from ..errors import OperationFailed
 from .arrow import arrow_of, type_of
 from .columns import Draft
 from .flatten import converted, picked, text_of
-from .objects import Objects
+from .objects import Objects, objects_of
 from .table import Column, Rows, Table
 
 # What columns hold is told by so many rows at most, together with what the document says.
@@ -120,7 +120,7 @@ class Frame:
         return self._table
 
     def _settle_as(self, table: Table) -> Table:
-        self._objects = Objects.of(table, self._root)
+        self._objects = objects_of(table, self._root)
         self._table, self._columns = table, [[] for _ in table.columns]
         return table
 

@@ -7,6 +7,7 @@ room: it is read as dicts, so that there is one place that says what fits a colu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
@@ -34,11 +35,6 @@ class Objects:
         )
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(payload).decode
 
-    @classmethod
-    def of(cls, table: Table, root: str) -> Objects | None:
-        """None for a table that holds its data whole."""
-        return cls(table, root) if all(column.path for column in table.columns) else None
-
     def rows(self, raw: bytes) -> Sequence[Any] | None:
         """The rows of a payload; None where it has errors, or no list of objects shaped as the document says."""
         try:
@@ -51,6 +47,13 @@ class Objects:
         """Their values, column by column; None where one is null or not there."""
         known: dict[tuple[str, ...], list[Any]] = {(): list(rows)}
         return [_picked(path, known) for path in self._paths]
+
+
+@lru_cache(maxsize=64)
+def objects_of(table: Table, root: str) -> Objects | None:
+    """The same for all that ask for the same, since its classes take a while to make; None for a table that holds its
+    data whole."""
+    return Objects(table, root) if all(column.path for column in table.columns) else None
 
 
 def _attributes(path: tuple[str, ...]) -> tuple[str, ...]:

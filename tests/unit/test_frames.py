@@ -221,6 +221,29 @@ async def test_a_checkpoint_counts_nothing_of_a_table_in_hand_nor_of_a_cancelled
 
 
 @virtual_time
+async def test_a_checkpoint_is_before_the_message_of_which_a_table_has_the_rest() -> None:
+    async with subscribed(backfill="auto") as (stream, service):
+        for numbers_of in ((0,), (1,), (2, 3)):
+            service.publish(block(*numbers_of))
+        await settle()
+        assert numbers(await stream.to_arrow(rows=3)) == [0, 1, 2]
+        assert numbers(await stream.to_arrow(rows=1)) == [3]
+        assert set(stream.checkpoint.cubes["Blocks"].beyond) == {"0", "1"}
+
+
+@virtual_time
+async def test_a_table_takes_first_what_a_cancelled_batch_of_messages_had_taken() -> None:
+    async with subscribed() as (stream, service):
+        service.publish(block(0))
+        service.publish(block(1, 2))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream.message_batches(10, seconds=None)), 10)
+        service.publish(block(3))
+        assert numbers(await stream.to_arrow(rows=2)) == [0, 1]
+        assert numbers(await stream.to_arrow(rows=2)) == [2, 3]
+
+
+@virtual_time
 async def test_messages_are_let_go_while_a_long_table_grows() -> None:
     async with subscribed(buffer=Buffer(bytes=4_000), backfill="auto") as (stream, service):
         service.publish(block(0))

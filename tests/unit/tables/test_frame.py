@@ -186,7 +186,7 @@ def test_decimals_are_exact_and_text_where_the_first_rows_have_more_digits() -> 
     column = frame.take().column("Trade_Buy_Amount")
     assert column.type == pa.decimal128(38, 18)
     assert column.to_pylist() == [Decimal(amount), Decimal(3)]
-    frame = frame_of(decimals=True)
+    frame = frame_of(decimals=True, strict=True)
     feed(frame, [row(1, Trade_Buy_Amount=f"{amount}9"), row(2)])
     assert frame.take().column("Trade_Buy_Amount").to_pylist() == [f"{amount}9", "2.5"]
 

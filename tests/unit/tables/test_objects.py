@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bqstream.tables.flatten import picked
-from bqstream.tables.objects import Objects
+from bqstream.tables.objects import objects_of
 from bqstream.tables.table import Column, Table
 
 PATHS = (("class",), ("B", "None"), ("B", "C", "self"), ("B", "C", "__typename"), ("E", "F"))
@@ -51,7 +51,7 @@ def payload(data: Any, **more: Any) -> bytes:
 
 @given(rows)
 def test_objects_have_the_values_that_dicts_have(nested: list[Any]) -> None:
-    reader = Objects.of(TABLE, "EVM")
+    reader = objects_of(TABLE, "EVM")
     assert reader is not None
     found = reader.rows(payload({"EVM": {"Other": [{"class": 1}], "Trades": nested}}))
     assert found is not None
@@ -76,10 +76,10 @@ def test_objects_have_the_values_that_dicts_have(nested: list[Any]) -> None:
     ],
 )
 def test_what_is_shaped_otherwise_is_left_to_the_general_way(raw: bytes) -> None:
-    reader = Objects.of(TABLE, "EVM")
+    reader = objects_of(TABLE, "EVM")
     assert reader is not None
     assert reader.rows(raw) is None
 
 
 def test_a_table_that_holds_data_whole_has_no_objects() -> None:
-    assert Objects.of(Table("T", "", (Column("data", (), "json"),)), "counter") is None
+    assert objects_of(Table("T", "", (Column("data", (), "json"),)), "counter") is None
