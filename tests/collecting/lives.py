@@ -24,7 +24,7 @@ from .documents import DOCUMENT
 from .places import Place
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 240.0
 POINTS: tuple[str, ...] = get_args(Name)
 
 
