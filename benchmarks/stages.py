@@ -34,6 +34,14 @@ class Unconnected:
     def abort(self) -> None: ...
 
 
+class Uncharted:
+    """Nobody serves the subscription."""
+
+    def closed(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
 class Nobody:
     """Is told of what happens on a link."""
 
@@ -101,7 +109,7 @@ async def stages(rows: int, most: int) -> dict[str, float]:
             cubes=document.cubes,
             into=into,
         )
-        subscription: Subscription[Any] = Subscription(stream, nothing, 1)
+        subscription: Subscription[Any] = Subscription(stream, Uncharted(), 1)
         link = Link(1, None, Unconnected(), ready(), Nobody(), timeouts=Timeouts(), clock=clock)  # type: ignore[arg-type]
         link.start(Operation(1, b"{}", stream), grace=1.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -17,8 +18,9 @@ from typing import Any, Literal, Never, Self, TypeVar
 
 import aiohttp
 import anyio
+import anyio.abc
 
-from . import events, options
+from . import events, html, options
 from .checkpoint import Checkpoint
 from .clock import Clock
 from .closer import Closer
@@ -46,12 +48,14 @@ from .transport import engine_for
 P = TypeVar("P")
 
 _log = logging.getLogger("bqstream")
+_RUNNING: set[asyncio.Task[None]] = set()  # the loop itself keeps no task from being collected
 
 
 class Client:
     """Bitquery's streaming API, for as long as you like, while tokens come and go underneath.
 
-    Use it with ``async with``, or ``await connect(…)`` and ``await client.aclose()``.
+    Use it with ``async with``, or ``await connect(…)`` and ``await client.aclose()``. One that is let go unclosed, with
+    every subscription of it, warns (``ResourceWarning``) and is closed by the garbage collector.
 
     Args:
         credentials: ``StaticToken``, ``ClientCredentials``, ``ShortTermToken``, a token as text, an async callable
@@ -153,6 +157,11 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client of {self._endpoint.http}, {self.status().state}, {len(self._open)} subscriptions>"
 
+    def _repr_html_(self) -> str:
+        return html.facts("Endpoint", [("queries", self._endpoint.http), ("links", self._endpoint.ws)]) + (
+            self.status()._repr_html_()
+        )
+
     # ------------------------------------------------------------------ opening and closing
 
     async def open(self) -> Self:
@@ -167,8 +176,11 @@ class Client:
         if self._task is not None:
             raise UsageError("this client was opened before: make a new one")
         keeper, session, http = self._wire()
-        self._closing = asyncio.Event()
-        self._task = asyncio.create_task(self._run(keeper, session, http), name="bqstream client")
+        self._closing, self._loop = asyncio.Event(), asyncio.get_running_loop()
+        serving = _run(weakref.ref(self), self._closing, keeper, session, http)
+        self._task = asyncio.create_task(serving, name="bqstream client")
+        _RUNNING.add(self._task)
+        self._task.add_done_callback(_RUNNING.discard)
         try:
             await keeper.current()
         except BaseException:
@@ -196,8 +208,8 @@ class Client:
                 self._task.cancel()
         if cancelled:
             raise asyncio.CancelledError
-        if not self._task.cancelled():
-            self._task.result()
+        if not self._task.cancelled() and isinstance(error := self._task.exception(), Exception):
+            raise error  # Ctrl-C the loop has raised already
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -209,35 +221,20 @@ class Client:
 
     def __del__(self) -> None:
         closing = getattr(self, "_closing", None)
-        if (
-            closing is not None and not closing.is_set()
-        ):  # also where its loop has ended, and its task with it
+        if closing is not None and not closing.is_set():
             warnings.warn(
                 "a Client was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
+            with contextlib.suppress(RuntimeError):  # its loop has ended, and its task with it
+                self._loop.call_soon_threadsafe(closing.set)
 
-    async def _run(self, keeper: Keeper, session: Session, http: aiohttp.ClientSession) -> None:
-        """Own all that runs from ``open`` to ``aclose``, since a cancel scope is left by the task that entered it."""
-        assert self._closing is not None
-        closed = ConnectionGivenUp("the client was closed")
-        try:
-            async with http, anyio.create_task_group() as tasks:
-                assert self._queries is not None
-                self._closer = Closer(self._queries, tasks, self._clock)
-                tasks.start_soon(keeper.run)
-                tasks.start_soon(session.run)
-                await self._closing.wait()
-                self._end_all(None)
-                await session.aclose()
-                tasks.cancel_scope.cancel()
-        except Exception as error:  # noqa: BLE001
-            _log.exception("the client failed by a bug of its own; please report it")
-            bug = _leaf(error)
-            closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
-            raise bug from None
-        finally:
-            self._end_all(closed)
-            self._session = self._queries = self._keeper = self._closer = None
+    def _serve(self, tasks: anyio.abc.TaskGroup) -> None:
+        assert self._queries is not None
+        self._closer = Closer(self._queries, tasks, self._clock)
+
+    def _served(self, error: BqstreamError) -> None:
+        self._end_all(error)
+        self._session = self._queries = self._keeper = self._closer = None
 
     def _wire(self) -> tuple[Keeper, Session, aiohttp.ClientSession]:
         """Make the parts and join them; asyncio objects belong to the running loop, so not before now."""
@@ -258,8 +255,8 @@ class Client:
             self._credentials,
             service,
             clock=self._clock,
-            on_refreshed=self._refreshed,
-            on_failed=self._no_token,
+            on_refreshed=_weakly(self._refreshed),
+            on_failed=_weakly(self._no_token),
         )
         shared = Shared(
             dialer=Dialer(self._engine, self._endpoint, self._token_in, self._subprotocol, self._network),
@@ -267,7 +264,7 @@ class Client:
             timeouts=self._timeouts,
             backoff=self._backoff,
             clock=self._clock,
-            on_event=self._emit,
+            on_event=_weakly(self._emit),
             mode=self._handover,
         )
         self._session = Session(shared, self._connections)
@@ -375,7 +372,7 @@ class Client:
             plan = own  # as when the checkpoint was taken, the service having refused hidden fields
         course = _Course(self, key, order, plan)
         operation, stream = course.operation, course.stream
-        subscription: Subscription[Any] = Subscription(stream, course.closed, key)
+        subscription: Subscription[Any] = Subscription(stream, course, key)
         course.held = weakref.ref(subscription)
         self._open[key] = (operation, stream)
         session.add(operation)
@@ -389,7 +386,11 @@ class Client:
         return subscription
 
     def _forget(self, operation: Operation) -> None:
-        if self._open.pop(operation.key, None) is not None and self._session is not None:
+        if self._open.pop(operation.key, None) is not None:
+            self._unsubscribe(operation)
+
+    def _unsubscribe(self, operation: Operation) -> None:
+        if self._session is not None:
             self._session.remove(operation)
 
     async def execute(
@@ -504,6 +505,24 @@ class _Course:
         self._client._forget(self.operation)
         self.stream.completed(self._client._clock.monotonic())
 
+    def pause(self) -> None:
+        """A paused operation is none of the session's: no link is kept for it, and no hand-over starts it."""
+        if not (self.stream.over or self.stream.paused):
+            self._switched(events.Paused)
+            self._client._unsubscribe(self.operation)
+            self.stream.pause(self._client._clock.monotonic())
+
+    def resume(self) -> None:
+        client = self._client
+        if self.stream.paused and client._session is not None and not client.closed:
+            self.stream.resume()
+            self._switched(events.Resumed)
+            client._session.add(self.operation)
+
+    def _switched(self, event: type[events.Paused | events.Resumed]) -> None:
+        at = events.moment(self._client._clock.wall())
+        self._client._emit(event(at=at, operation=self.key))
+
     def _gap_named(self, gap: Gap) -> None:
         client = self._client
         client._emit(events.GapNamed(at=events.moment(client._clock.wall()), operation=self.key, gap=gap))
@@ -550,8 +569,56 @@ async def connect(credentials: Credentials | str | Callable[[], Any] | None = No
     return await Client(credentials, **options).open()
 
 
-def _leaf(error: Exception) -> Exception:
+async def _run(
+    held: Callable[[], Client | None],
+    closing: asyncio.Event,
+    keeper: Keeper,
+    session: Session,
+    http: aiohttp.ClientSession,
+) -> None:
+    """Own all that runs from ``open`` to ``aclose``, since a cancel scope is left by the task that entered it.
+
+    It is not what keeps a client: one that was let go, as by a notebook's cell that is run again, is closed.
+    """
+    closed = ConnectionGivenUp("the client was closed")
+    try:
+        async with http, anyio.create_task_group() as tasks:
+            if (client := held()) is not None:
+                client._serve(tasks)
+            del client
+            tasks.start_soon(keeper.run)
+            tasks.start_soon(session.run)
+            await closing.wait()
+            if (client := held()) is not None:
+                client._end_all(None)
+            await session.aclose()
+            tasks.cancel_scope.cancel()
+    except Exception as error:  # noqa: BLE001
+        _log.exception("the client failed by a bug of its own; please report it")
+        bug = _leaf(error)
+        closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
+        raise bug from None
+    except BaseExceptionGroup as group:  # Ctrl-C struck in a task of the client's: the loop is to raise it
+        closed = ConnectionGivenUp("the client was interrupted")
+        raise _leaf(group) from None
+    finally:
+        if (client := held()) is not None:
+            client._served(closed)
+
+
+def _weakly(method: Callable[..., None]) -> Callable[..., None]:
+    """``method`` for as long as its object is there."""
+    held = weakref.WeakMethod(method)
+
+    def call(*values: Any, **named: Any) -> None:
+        if (found := held()) is not None:
+            found(*values, **named)
+
+    return call
+
+
+def _leaf(error: BaseException) -> BaseException:
     """The one error in a group of groups."""
-    while isinstance(error, ExceptionGroup):
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[-1]
     return error

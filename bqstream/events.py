@@ -91,6 +91,20 @@ class Parked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Paused(Event):
+    """``pause()`` has unsubscribed one operation; the gap that this leaves is named next."""
+
+    operation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resumed(Event):
+    """``resume()`` has one operation subscribed again: it is started on the link that is live, or the next one."""
+
+    operation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting(Event):
     """Nothing is tried before ``until``; ``why`` is what failed, ``attempt`` counts failures in a row."""
 

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, Generic, Literal, Protocol
 
 import msgspec
 
+from . import html
 from .checkpoint import Checkpoint
 from .errors import OperationFailed, UsageError
 
@@ -20,7 +21,7 @@ else:
     from typing_extensions import TypeVar
 
 GapCause = Literal[
-    "lost", "handover", "replaced", "quiet", "parked", "dropped", "truncated", "resumed", "since"
+    "lost", "handover", "replaced", "quiet", "paused", "parked", "dropped", "truncated", "resumed", "since"
 ]
 T = TypeVar("T", default=Any)
 # All that decoding can raise.
@@ -38,9 +39,9 @@ class Gap:
                the time of arrival: the service published the row earlier, by as much as its data lagged.
     ``end``    when the first row after it came in, or when it was closed; ``None`` while the range is open.
     ``cause``  "lost" (the link went), "handover" (a hand-over that could not be proven), "replaced" (the old link
-               was closed first), "quiet" (nothing came on either link, which proves nothing), "parked" and
-               "dropped" (the reader was slow), "truncated" (a message as long as the service's limit of rows),
-               "resumed" and "since" (what came before this subscription and was asked for).
+               was closed first), "quiet" (nothing came on either link, which proves nothing), "paused" (by
+               ``pause()``), "parked" and "dropped" (the reader was slow), "truncated" (a message as long as the
+               service's limit of rows), "resumed" and "since" (what came before this subscription and was asked for).
     ``cubes``  response keys the range belongs to; empty where it is all of them.
     ``low``, ``high``  the range on the chain, as far as it is known: a block's number, slot or height, or its time.
     ``detail`` what happened, for a person.
@@ -68,9 +69,24 @@ class Gap:
     def __str__(self) -> str:
         end = self.end.isoformat() if self.end else "now"
         where = f" of {', '.join(self.cubes)}" if self.cubes else ""
-        state = f"closed: {self.how}" if self.closed else self.reason or "being closed"
-        said = self.detail if state in self.detail else f"{self.detail}; {state}"
+        said = self.detail if self._state in self.detail else f"{self.detail}; {self._state}"
         return f"{self.cause}{where}, {self.start.isoformat()} to {end}: {said}"
+
+    @property
+    def _state(self) -> str:
+        return f"closed: {self.how}" if self.closed else self.reason or "being closed"
+
+    def _repr_html_(self) -> str:
+        state = "Closed gap" if self.closed else "Hole" if self.is_hole else "Gap"
+        pairs = (
+            ("cubes", ", ".join(self.cubes) or "all"),
+            ("from", self.start),
+            ("to", self.end or "now"),
+            ("on the chain", " to ".join(one for one in (self.low, self.high) if one)),
+            ("cause", f"{self.cause}: {self.detail}" if self.detail else self.cause),
+            ("state", self._state),
+        )
+        return html.facts(f"{state} {self.number}", [(name, value) for name, value in pairs if value])
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +171,22 @@ class Message(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<Message of {self.size} bytes, link {self.link}, {self.received_at.isoformat()}>"
+
+    def _repr_html_(self) -> str:
+        came = "by a query" if self.replayed else f"on link {self.link}"
+        pairs: list[tuple[str, object]] = [("came", f"{self.received_at:%H:%M:%S.%f %Z}, {came}")]
+        pairs.append(("bytes", self.size))
+        try:
+            rows = [_flat(row) for row in islice(self.rows(), html.ROWS)]
+            count = sum(len(found) for _, found in self.by_cube())
+            pairs.append(("rows", count))
+            if self.errors:
+                pairs.append(("errors", len(self.errors)))
+        except OperationFailed as error:
+            return html.facts("Message", [*pairs, ("unreadable", error)])
+        heads = tuple(dict.fromkeys(head for row in rows for head in row))
+        cells = [[row.get(head) for head in heads] for row in rows]
+        return html.facts("Message", pairs) + html.grid(heads, cells, of=count)
 
     @property
     def raw(self) -> bytes:
@@ -307,6 +339,17 @@ def cubes_of(data: Any) -> Iterator[tuple[str, Sequence[Any]]]:
         yield from ((key, rows or []) for key, rows in cubes.items())
     else:
         yield "", [data]
+
+
+def _flat(value: Any, path: str = "", depth: int = 8) -> dict[str, Any]:
+    """A row's values by their paths, such as ``Block.Number``; what lies too deep for a table is left whole."""
+    fields = _fields(value) if depth else None
+    if not fields:
+        return {path: value}
+    found: dict[str, Any] = {}
+    for name, inner in fields.items():
+        found |= _flat(inner, f"{path}.{name}" if path else name, depth - 1)
+    return found
 
 
 def _fields(value: Any) -> Mapping[str, Any] | None:

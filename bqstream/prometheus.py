@@ -141,6 +141,7 @@ _GAUGES = (
     ("waiting_messages", "bqstream_buffer_messages", "Messages that wait to be read."),
     ("waiting_bytes", "bqstream_buffer_bytes", "Bytes of the messages that wait to be read."),
     ("parked", "bqstream_parked", "1 while messages are let go because the reader is slow."),
+    ("paused", "bqstream_paused", "1 while it is unsubscribed until it is resumed."),
     ("closing", "bqstream_closing_gap", "1 while a gap is being closed."),
     ("unproven", "bqstream_unproven", "1 while it is not shown that the last hand-over lost nothing."),
 )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from . import events
+from . import events, html
 from .clock import Clock
 from .credentials.token import HeldToken
 from .delivery.stream import Stream
@@ -32,6 +32,7 @@ class SubscriptionStatus:
     ``merged``    rows that came on two links and were delivered once.
     ``dropped``   messages that were let go because the reader was slow; each stands in a gap.
     ``unproven``  whether its newest crossing still lacks the proof that nothing fell between two links.
+    ``paused``    whether it is unsubscribed until ``resume()``.
     ``closing``   whether a gap is being closed.
     ``queries``   queries that were answered to close gaps, each about 5 points a cube (ide/points).
     ``backfilled``  rows that they brought.
@@ -46,11 +47,25 @@ class SubscriptionStatus:
     waiting_bytes: int
     gaps: int
     parked: bool
+    paused: bool
     unproven: bool
     closing: bool
     queries: int
     backfilled: int
     truncated: int
+
+    @property
+    def state(self) -> str:
+        """ "paused", "parked", "closing a gap" or "live": what its reader may wait for."""
+        return (
+            "paused"
+            if self.paused
+            else "parked"
+            if self.parked
+            else "closing a gap"
+            if self.closing
+            else "live"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +82,24 @@ class Status:
     unproven: int
     links: tuple[LinkStatus, ...]
     subscriptions: tuple[SubscriptionStatus, ...]
+
+    def _repr_html_(self) -> str:
+        pairs = (
+            ("state", self.state),
+            ("token expires", self.token_expires_at or "never, or there is none"),
+            ("hand-overs", self.rotations),
+            ("reconnects", self.reconnects),
+        )
+        links = [(link.number, link.state, link.operations, link.messages) for link in self.links]
+        subscriptions = [
+            (one.operation, one.state, one.messages, one.waiting_messages, one.gaps)
+            for one in self.subscriptions
+        ]
+        return (
+            html.facts("Client", pairs)
+            + html.grid(("link", "state", "subscriptions", "messages"), links)
+            + html.grid(("subscription", "state", "messages read", "waiting", "gaps"), subscriptions)
+        )
 
     @classmethod
     def of(
@@ -113,6 +146,7 @@ def _subscription(key: int, stream: Stream) -> SubscriptionStatus:
         waiting_bytes=stream.waiting_bytes,
         gaps=len(stream.gaps) + stream.gaps_forgotten,
         parked=stream.parked,
+        paused=stream.paused,
         unproven=stream.unproven,
         closing=stream.closing,
         queries=stream.queries,

@@ -58,6 +58,8 @@ _WORDS: dict[type[events.Event], Callable[[Any, str], str]] = {
     events.Refused: lambda e, who: f"refused: {e.what}: {e.why}",
     events.Stalled: lambda e, who: f"stalled: link {e.link} gave no sign of life for {e.seconds:.1f} s",
     events.Parked: lambda e, who: f"{who} {'goes on' if e.resumed else 'parked: its reader is slow'}",
+    events.Paused: lambda e, who: f"{who} is paused: unsubscribed until it is resumed",
+    events.Resumed: lambda e, who: f"{who} is resumed: subscribed again",
     events.Waiting: lambda e, who: (
         f"waiting until {e.until.astimezone():%H:%M:%S} (failure {e.attempt}): {e.why}"
     ),
@@ -92,8 +94,11 @@ def line(event: events.Event, names: Mapping[int | None, str] | None = None) -> 
 
 def tone(event: events.Event) -> Tone:
     """How an event is to look: trouble, what mends it, or neither."""
-    if isinstance(event, events.GapNamed) and event.gap.closed:
-        return "good"
+    if isinstance(event, events.GapNamed) and not event.gap.is_hole:
+        if event.gap.closed:
+            return "good"
+        if event.gap.cause == "paused":  # as it was asked for
+            return "plain"
     if isinstance(event, _TROUBLE) or (isinstance(event, events.Parked) and not event.resumed):
         return "trouble"
     return "good" if isinstance(event, events.HandedOver) else "plain"

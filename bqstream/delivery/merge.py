@@ -16,6 +16,8 @@ from .union import Union
 
 Deliver = Callable[[int, bytes, float, bool], bool]
 
+PAUSED = "it was paused"
+
 
 class Merge:
     """Takes every source's payloads; gives each row once, to ``deliver(source, raw, at, replayed)``.
@@ -160,3 +162,9 @@ class Merge:
         for part in (self.union, self.position):
             if part is not None:
                 part.lost(source, now, why, cause)
+
+    def pause(self, now: float) -> None:
+        """No source brings any more. One that was only joining goes first, so that there is one gap."""
+        for part in (self.union, self.position):
+            for source in reversed(part.sources if part is not None else ()):
+                self.lost(source, now, PAUSED, "paused")

@@ -80,6 +80,11 @@ class Position:
         return bool(self._open) or (self._seam is not None and bool(self._seam.gaps))
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """The sources that bring payloads, oldest first."""
+        return tuple(self._live)
+
+    @property
     def idle(self) -> bool:
         """Whether a payload of the one live source passes untouched."""
         return self._seam is None and not self._open and not any(src.owed for src in self._live.values())

@@ -85,6 +85,7 @@ class Stream:
         self._start = start
         self._slow: int | None = None  # the gap that the reader's slowness has opened
         self._over = False
+        self.paused = False
         self._done = 0  # the number of the last message that the reader is done with
         self._error: Exception | None = None
         self.messages = 0
@@ -297,6 +298,16 @@ class Stream:
         if not self._over:
             self._buffer.park()
 
+    def pause(self, now: float) -> None:
+        """The reader wants nothing until ``resume``: no source brings any more, and a gap is named."""
+        if not self._over:
+            self.paused = True
+            self._merge.pause(now)
+
+    def resume(self) -> None:
+        """The reader wants more again: the gap is closed once the operation has joined a source."""
+        self.paused = False
+
     def completed(self, now: float) -> None:
         """The service ended the operation: what waits is still given, then the stream ends."""
         self._conclude(now)
@@ -404,7 +415,7 @@ class Stream:
 
     def _end(self, error: Exception | None) -> None:
         if not self._over:
-            self._over, self._error = True, error
+            self._over, self._error, self.paused = True, error, False
             self._on_ready()
 
 

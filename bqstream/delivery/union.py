@@ -124,6 +124,11 @@ class Union:
         return self._plan.unclosable
 
     @property
+    def sources(self) -> tuple[int, ...]:
+        """The links that bring payloads, oldest first."""
+        return tuple(self._live)
+
+    @property
     def idle(self) -> bool:
         """Whether a payload of the one live link passes untouched."""
         return not (self.counting.on or self.repair.open or self.repair.stopped)

@@ -330,7 +330,7 @@ def _of_gaps() -> tuple[Case, ...]:
 
 
 def _of_documents() -> tuple[Case, ...]:
-    """Every document of the zoo through a drop in the midst of a second, and through hand-overs."""
+    """Every document of the zoo through a drop in the midst of a second, hand-overs and pauses."""
     return tuple(
         case
         for document in DOCUMENTS
@@ -342,6 +342,17 @@ def _of_documents() -> tuple[Case, ...]:
                 at_least={"links": 2},
             ),
             Case(f"hand-overs: {document.name}", (), (document,), ROTATING, at_least=ROTATED),
+            Case(
+                f"pauses: {document.name}",
+                (
+                    fault(2.3, "pause", reader=0, lasts=0.01),
+                    fault(4.1, "pause", reader=0, lasts=3.0),
+                    fault(7.2, "pause", reader=0, lasts=1.0, after_link=0.05),
+                ),
+                (document,),
+                ROTATING,
+                at_least={"pauses": 3, "gaps": 1},
+            ),
         )
     )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
+from bqstream import Subscription
 from bqstream.events import Connected, Event
 from bqstream.simulator import Simulator
 from bqstream.simulator.settings import Settings
@@ -38,17 +39,24 @@ class Gate:
             self._open.set()
 
 
+class Reads(Protocol):
+    """A reader, as a fault has to do with it."""
+
+    gate: Gate
+    subscription: Subscription | None
+
+
 class Inflictor:
-    """One run's faults. ``gates`` are the readers'; ``told`` is called with a line for each thing done.
+    """One run's faults. ``told`` is called with a line for each thing done.
 
     A subscription that the service keeps silent on a socket that beats (a stall of data, the plan's cap, an expiry
     that silences) cannot be told from a quiet one, so nobody can promise its rows while it lasts. After `PATIENCE`
     the service drops such a socket, and what was published meanwhile is owed like after any drop.
     """
 
-    def __init__(self, simulator: Simulator, gates: list[Gate], told: Callable[[str], None]) -> None:
+    def __init__(self, simulator: Simulator, readers: Sequence[Reads], told: Callable[[str], None]) -> None:
         self._simulator = simulator
-        self._gates = gates
+        self._readers = readers
         self._told = told
         self._link = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,8 +92,10 @@ class Inflictor:
         faults.resume()
         for refuse in (faults.refuse_dials, faults.refuse_queries, faults.refuse_acks):
             refuse(count=0)
-        for gate in self._gates:
-            gate.park(-99)
+        for reader in self._readers:
+            reader.gate.park(-99)
+            if reader.subscription is not None:
+                self._start(reader.subscription.resume())
         self._told("healed")
 
     async def aclose(self) -> None:
@@ -130,7 +140,9 @@ class Inflictor:
             case "stand_still":
                 faults.pause()
             case "park":
-                self._gates[arguments["reader"] % len(self._gates)].park(1)
+                self._reader(fault).gate.park(1)
+            case "pause":
+                self._start(self._subscription(fault).pause())
             case name:
                 getattr(faults, name)(**arguments)
 
@@ -146,7 +158,20 @@ class Inflictor:
             case "stand_still":
                 faults.resume()
             case "park":
-                self._gates[dict(fault.arguments)["reader"] % len(self._gates)].park(-1)
+                self._reader(fault).gate.park(-1)
+            case "pause":
+                self._start(self._subscription(fault).resume())
+
+    def _reader(self, fault: Fault) -> Reads:
+        number: int = dict(fault.arguments)["reader"]
+        return self._readers[number % len(self._readers)]
+
+    def _subscription(self, fault: Fault) -> Subscription:
+        """Raises LookupError before it is subscribed."""
+        subscription = self._reader(fault).subscription
+        if subscription is None:
+            raise LookupError("it is not subscribed yet")
+        return subscription
 
     def _socket(self, which: str) -> int | None:
         """None for all of them. Raises LookupError where none is open."""

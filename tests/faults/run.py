@@ -20,7 +20,7 @@ from typing import Any
 
 from bqstream import Client, ClientCredentials, Gap, ShortTermToken
 from bqstream.errors import PlanError
-from bqstream.events import Connected, Event, GapNamed, HandedOver
+from bqstream.events import Connected, Event, GapNamed, HandedOver, Paused
 from bqstream.simulator import Simulator
 from bqstream.subscription import Subscription
 from tests.memory_network import MemoryLoop
@@ -240,13 +240,14 @@ class Run:
         figures = self._outcome.figures
         figures["links"] += isinstance(event, Connected)
         figures["hand-overs"] += isinstance(event, HandedOver)
+        figures["pauses"] += isinstance(event, Paused)
         if self._inflictor is not None:
             self._inflictor.on_event(event)
 
     async def play(self) -> None:
         schedule = self._schedule
         async with Simulator(**dict(schedule.service)) as self._simulator, self._client() as self._client_:
-            self._inflictor = Inflictor(self._simulator, [r.gate for r in self._readers], self.note)
+            self._inflictor = Inflictor(self._simulator, self._readers, self.note)
             reading = [self._loop.create_task(reader.read(self._client_)) for reader in self._readers]
             try:
                 await self._inflictor.run(schedule.faults)

@@ -1,4 +1,5 @@
-"""What a run does, drawn from a seed: the service, the client, the documents and twenty faults within half a minute.
+"""What a run does, drawn from a seed: the service, the client, the documents and twenty faults within half a minute,
+in which some subscriptions are paused for a while.
 
 A `Schedule` is a frozen value whose text says all of it; the same seed gives the same one.
 """
@@ -194,13 +195,15 @@ def schedule_of(seed: int) -> Schedule:
     short_term = chance.choice((None, None, None, 6.0, 12.0))
     if short_term is not None:
         service = tuple((n, v) if n != "token_ttl" else (n, 17_999.0) for n, v in service)
+    readings = _readings(chance)
+    faults = _faults(chance, kind, lag, without=("revoke", "expire") if short_term is not None else ())
     return Schedule(
         seed=seed,
         kind=kind,
         service=service,
         client=client,
-        readings=_readings(chance),
-        faults=_faults(chance, kind, lag, without=("revoke", "expire") if short_term is not None else ()),
+        readings=readings,
+        faults=tuple(sorted((*faults, *_pauses(seed)), key=lambda fault: fault.at)),
         latency=(0.0, latency),
         short_term=short_term,
     )
@@ -350,6 +353,21 @@ def _faults(chance: random.Random, kind: str, lag: float, without: tuple[str, ..
         arguments, lasts = _arguments(chance, name, lag)
         faults.append(Fault(at, name, tuple(arguments.items()), on, lasts, after_link))
     return tuple(sorted(faults, key=lambda fault: fault.at))
+
+
+def _pauses(seed: int) -> tuple[Fault, ...]:
+    """Users pause what they read, and go on: drawn apart, so that a seed's faults are what they always were."""
+    chance = random.Random(f"bqstream pauses {seed}")
+    return tuple(
+        Fault(
+            round(chance.uniform(0.5, SECONDS), 2),
+            "pause",
+            (("reader", chance.randrange(5)),),
+            lasts=round(chance.choice((0.01, 0.5, 2.0, 8.0)) * chance.uniform(0.5, 1), 2),
+            after_link=chance.choice((None, None, 0.0, 0.05, 0.3, 1.0)),
+        )
+        for _ in range(chance.randrange(5))
+    )
 
 
 def _arguments(chance: random.Random, name: str, lag: float) -> tuple[dict[str, Any], float]:

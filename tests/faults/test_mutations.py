@@ -1,4 +1,4 @@
-"""The harness can fail: the merge is broken in five ways, and each is found within a few schedules."""
+"""The harness can fail: the merge is broken in six ways, and each is found within a few schedules."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from bqstream.delivery import backfill
 from bqstream.delivery.closing import Closing, Held
 from bqstream.delivery.counting import Counting
 from bqstream.delivery.cursor import Cursor
+from bqstream.delivery.merge import Merge
 from bqstream.delivery.tally import Tally
 from bqstream.delivery.union import Union
 
@@ -56,12 +57,18 @@ def repeat_held(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Union, "_release", release)
 
 
+def go_on_after_a_pause(patch: pytest.MonkeyPatch) -> None:
+    """Nothing is said to be missing where a subscription was paused."""
+    patch.setattr(Merge, "pause", lambda self, now: None)
+
+
 BREAKS: list[tuple[Break, str]] = [
     (ignore_multiplicity, "lost"),
     (skip_history, "repeated"),
     (off_by_one_block, "lost"),
     (drop_held, "lost"),
     (repeat_held, "repeated"),
+    (go_on_after_a_pause, "unnamed"),
 ]
 
 

@@ -19,6 +19,7 @@ WITHOUT_UNIT = {  # counts and states, which have none
     *("bqstream_links", "bqstream_handovers", "bqstream_reconnects", "bqstream_messages", "bqstream_gaps"),
     *("bqstream_dropped_messages", "bqstream_truncated_messages", "bqstream_merged_rows", "bqstream_rows"),
     *("bqstream_backfill_queries", "bqstream_backfilled_rows", "bqstream_buffer_messages", "bqstream_parked"),
+    "bqstream_paused",
     *("bqstream_closing_gap", "bqstream_unproven", "bqstream_slow_consumer_closes", "bqstream_misfits"),
     *("bqstream_rows_taken_back", "bqstream_commits", "bqstream_holes", "bqstream_pending_rows"),
     *("bqstream_commit_overdue", "bqstream_subscribed"),

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bqstream import Gap, events
-from bqstream.wording import counted, line, shown, timed
+from bqstream.wording import counted, line, shown, timed, tone
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 SAMPLES = (
@@ -16,6 +16,8 @@ SAMPLES = (
     events.Refused(at=AT, what="token", why="Unauthorized"),
     events.Stalled(at=AT, link=1, seconds=10),
     events.Parked(at=AT, operation=3, resumed=False),
+    events.Paused(at=AT, operation=3),
+    events.Resumed(at=AT, operation=3),
     events.Waiting(at=AT, until=AT, attempt=2, why="503"),
     events.GapNamed(at=AT, operation=3, gap=Gap(start=AT, end=None, cause="lost", detail="the link went")),
     events.SlowConsumer(at=AT, link=4),
@@ -79,3 +81,11 @@ def test_numbers_are_grouped_and_nouns_agree() -> None:
 
 def test_what_others_wrote_commands_nothing_on_a_terminal() -> None:
     assert shown("a\x1b[2Jb\x07\x9b\u202ec\td\ne") == "a\ufffd[2Jb\ufffd\ufffd\ufffdc\td\ne"
+
+
+def test_a_gap_that_a_pause_makes_is_no_trouble_unless_it_is_a_hole() -> None:
+    gap = Gap(start=AT, end=None, cause="paused")
+    event = events.GapNamed(at=AT, operation=3, gap=gap)
+    assert tone(event) == "plain"
+    assert tone(replace(event, gap=replace(gap, reason="it is an aggregate"))) == "trouble"
+    assert tone(replace(event, gap=replace(gap, closed=True))) == "good"

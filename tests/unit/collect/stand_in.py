@@ -22,6 +22,7 @@ SUBSCRIPTION = SubscriptionStatus(
     waiting_bytes=0,
     gaps=0,
     parked=False,
+    paused=False,
     unproven=False,
     closing=False,
     queries=0,

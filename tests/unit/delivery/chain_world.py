@@ -321,6 +321,12 @@ class ChainWorld:
         del self.links[number]
         self.stream.lost(number, self.now, "it broke")
 
+    def pause(self) -> None:
+        """No link brings anything any more, until another is opened."""
+        self.links.clear()
+        self.stream.pause(self.now)
+        self.stream.resume()
+
     # ------------------------------------------------------------------ the promise
 
     def settle(self) -> None:

@@ -266,3 +266,52 @@ def test_a_gap_says_why_and_is_told_when_it_opens_and_when_it_closes(cause: Any)
     assert (closed.start.timestamp(), closed.end.timestamp()) == (1001.0, 1004.0)
     assert bench.stream.gaps == (closed,)
     assert not bench.stream.unproven
+
+
+# ---------------------------------------------------------------------- paused
+
+
+def test_while_paused_no_source_is_listened_to_what_waits_is_read_and_one_gap_is_open() -> None:
+    bench = Bench()
+    bench.bring(1)
+    bench.stream.joined(2, 2.0, grace=5.0, served=0.0)
+    bench.stream.pause(3.0)
+    assert bench.stream.paused
+    bench.bring(4)
+    bench.stream.payloads(2, [raw(5)], 5.0)
+    assert bench.take() == [1]
+    (gap,) = bench.stream.gaps
+    assert (gap.cause, gap.start.timestamp(), gap.end) == ("paused", 1001.0, None)
+    assert not bench.stream.ended
+
+
+def test_the_same_source_may_be_joined_again_after_a_pause_and_the_gap_ends_with_what_it_brings() -> None:
+    bench = Bench()
+    bench.bring(1)
+    bench.stream.pause(2.0)
+    bench.stream.resume()
+    bench.stream.joined(1, 3.0, grace=5.0, served=0.0)
+    bench.now = 6.0
+    bench.bring(7)
+    assert bench.take() == [1, 7]
+    (gap,) = bench.stream.gaps
+    assert gap.end is not None
+    assert (gap.cause, gap.end.timestamp()) == ("paused", 1007.0)
+    assert not bench.stream.paused
+
+
+def test_a_pause_where_the_source_had_gone_before_belongs_to_the_gap_that_is_open() -> None:
+    bench = Bench()
+    bench.bring(1)
+    bench.stream.lost(1, 2.0, "the wire was cut")
+    bench.stream.pause(3.0)
+    assert [gap.cause for gap in bench.stream.gaps] == ["lost"]
+
+
+def test_what_ends_while_paused_is_paused_no_more_and_cannot_be() -> None:
+    bench = Bench()
+    bench.stream.pause(1.0)
+    bench.stream.completed(2.0)
+    assert (bench.stream.ended, bench.stream.paused) == (True, False)
+    bench.stream.pause(3.0)
+    assert not bench.stream.paused

@@ -75,6 +75,11 @@ class Links(RuleBasedStateMachine):
         self.world.lose((max if newest else min)(self.world.links))
 
     @precondition(lambda self: self.world.links)
+    @rule()
+    def pause(self) -> None:
+        self.world.pause()
+
+    @precondition(lambda self: self.world.links)
     @rule(newest=st.booleans())
     def fall_silent(self, newest: bool) -> None:
         self.world.fall_silent((max if newest else min)(self.world.links))

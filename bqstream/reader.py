@@ -1,0 +1,195 @@
+"""Reading a subscription: by message, by row and by batch, so that a cancelled read loses nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
+from typing import Any, Generic, Self
+
+from . import options
+from .delivery.stream import Stream
+from .errors import BqstreamError, UsageError
+from .message import Message, T, require_cube
+
+# A reader that always finds a message ready lets other tasks run after this many.
+FAIRNESS = 256
+
+
+class Reader(Generic[T]):
+    """What a `Subscription` does of reading; one task at a time."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._closed = False
+        self._reading = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._unfair = 0
+        self._batch: list[Message[T]] = []  # what a cancelled read had taken
+        self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
+        self._rows_of: str | None = None  # … and of which cube
+        self._loop = asyncio.get_running_loop()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message[T]:
+        """The next message.
+
+        Raises:
+            StopAsyncIteration: the service completed the operation, or the subscription was closed.
+            BqstreamError: the error that ended the subscription, after what was still waiting.
+            UsageError: another reader is waiting.
+
+        Cancelling takes no message.
+        """
+        self._alone()
+        if self._batch:  # what a cancelled read of a batch had taken
+            self._stream.handed(self._batch[0]._number)
+            return self._batch.pop(0)
+        self._unfair += 1
+        if self._unfair < FAIRNESS and not self._closed:
+            message = self._stream.take()
+            if message is not None:
+                return message
+        return await self._wait()
+
+    def _alone(self) -> None:
+        if self._reading:
+            raise UsageError(
+                "this subscription is being read by another task: give each reader one of its own"
+            )
+
+    async def _fill(self, batch: list[Message[T]], messages: int, limit: int) -> None:
+        """Take messages until there are so many, or so many bytes."""
+        take, size = self._stream.take, sum(message.size for message in batch)
+        while len(batch) < messages and size < limit:
+            self._unfair += 1
+            message = take(more=True) if self._unfair < FAIRNESS and not self._closed else None
+            if message is None:
+                message = await self._wait(more=True)
+            batch.append(message)
+            size += message.size
+
+    async def _wait(self, *, more: bool = False) -> Message[T]:
+        """The next message, where none was ready or others shall have their turn first."""
+        self._reading = True
+        try:
+            if self._unfair >= FAIRNESS:
+                await asyncio.sleep(0)
+            elif not (self._closed or self._stream.ended):
+                await self._woken()
+            while True:
+                self._unfair = 0
+                if self._closed:
+                    raise StopAsyncIteration
+                message = self._stream.take(more=more)
+                if message is not None:
+                    return message
+                if self._stream.ended:
+                    if self._stream.error is not None:
+                        raise self._stream.error.with_traceback(None)  # else it grows with every read
+                    raise StopAsyncIteration
+                await self._woken()
+        finally:
+            self._reading = False
+
+    def _woken(self) -> asyncio.Future[None]:
+        """Done when there is something to read; made anew for each wait."""
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
+        """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
+
+        After a ``break`` another call goes on with the next row of the same message. One for another cube, and a read
+        by message or batch, go on with the next message: what was left of this one is passed over. Errors that came
+        beside the rows are in ``Message.errors`` alone. With ``undo=True`` an `Undo` comes before the rows that take
+        the others' places.
+
+        Raises UsageError where the document has no such cube.
+        """
+        require_cube(cube, self._stream.cubes)
+        return _Rows(self, cube)
+
+    def message_batches(
+        self, messages: int = 1000, seconds: float | None = 1.0, bytes: int | None = None
+    ) -> AsyncIterator[list[Message[T]]]:
+        """Read many messages at once, as one who writes them to a file or a database does.
+
+        A batch is a list of one to ``messages`` messages. It is handed over when it has so many, when ``seconds`` have
+        passed since its first message (None: never for that), or when it has ``bytes`` bytes or more (as many as may
+        wait for the reader, ``Buffer.bytes``, at most). The first message is waited for as long as it takes: put
+        ``asyncio.timeout`` around a read that has to come back, since what a cancelled read had taken comes with the
+        next. When the subscription ends, the last batch comes before its end or its error.
+
+        All of a batch is in hand until the next is asked for: ``checkpoint`` is before it, ``batch[-1].checkpoint``
+        after it.
+
+        Raises UsageError: a number that is not positive.
+        """
+        options.whole("messages", messages)
+        options.seconds(seconds)
+        limit = self._stream.bound
+        if bytes is not None:
+            options.whole("bytes", bytes)
+            limit = min(bytes, limit)
+        return _Batches(self, messages, seconds, limit)
+
+    def _wake(self) -> None:
+        """Something became readable, or the stream ended."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+class _Rows:
+    """Rows of one message after another; what is left of a message stays with the reader."""
+
+    def __init__(self, reader: Reader[Any], cube: str | None) -> None:
+        self._reader = reader
+        self._cube = cube
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        reader = self._reader
+        if reader._rows_of != self._cube:
+            reader._rows, reader._rows_of = iter(()), self._cube
+        while True:
+            for row in reader._rows:
+                return row
+            message = await reader.__anext__()
+            rows = message.rows(self._cube)
+            reader._rows = rows if message.undo is None else chain((message.undo,), rows)
+
+
+class _Batches(Generic[T]):
+    """Batch after batch; one that is not whole yet stays with the reader."""
+
+    def __init__(self, reader: Reader[T], messages: int, seconds: float | None, limit: int) -> None:
+        self._reader = reader
+        self._messages = messages
+        self._seconds = seconds
+        self._limit = limit
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[Message[T]]:
+        reader = self._reader
+        reader._alone()
+        batch = reader._batch
+        if batch:
+            reader._stream.handed(batch[0]._number)
+        else:
+            batch.append(await reader.__anext__())
+        until = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
+        # An error that ended the reader is there again when the next batch is asked for.
+        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
+            async with asyncio.timeout_at(until):
+                await reader._fill(batch, self._messages, self._limit)
+        reader._batch = batch[self._messages :]
+        return batch[: self._messages]
