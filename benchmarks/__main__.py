@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import (
     collector_stages,
+    frames,
     gap_closing,
     handover,
     idle,
@@ -38,9 +39,10 @@ SCENARIOS = {
     "gap-closing": gap_closing.run,
     "sinks": sinks.run,
     "collector-stages": collector_stages.run,
+    "frames": frames.run,
     "memory": memory.run,
 }
-PACKAGES = ("bqstream", "gql", "websockets", "aiohttp", "picows", "orjson", "msgspec")
+PACKAGES = ("bqstream", "gql", "websockets", "aiohttp", "picows", "orjson", "msgspec", "pyarrow", "polars")
 
 
 def machine() -> dict[str, str | int]:

@@ -24,6 +24,7 @@ from .errors import (
     UsageError,
 )
 from .message import Fork, Gap, Message, Undo
+from .sampling import sample
 from .status import Status
 from .subscription import Subscription
 
@@ -60,4 +61,5 @@ __all__ = [
     "__version__",
     "connect",
     "events",
+    "sample",
 ]

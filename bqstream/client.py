@@ -10,8 +10,10 @@ import os
 import ssl
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Never, Self, TypeVar
@@ -49,6 +51,7 @@ P = TypeVar("P")
 
 _log = logging.getLogger("bqstream")
 _RUNNING: set[asyncio.Task[None]] = set()  # the loop itself keeps no task from being collected
+RECENT = 200  # events that are kept
 
 
 class Client:
@@ -130,6 +133,8 @@ class Client:
         self._subprotocol: Subprotocol = subprotocol
         self._connections = connections
         self._on_event = on_event
+        self._recent: deque[events.Event] = deque(maxlen=RECENT)  # for those who begin to look
+        self._listeners: list[Callable[[events.Event], object]] = []
         self._timeouts = timeouts or Timeouts()
         self._backoff = backoff or Backoff()
         self._buffer = buffer or Buffer()
@@ -446,6 +451,9 @@ class Client:
 
     def _emit(self, event: events.Event) -> None:
         _log.debug("%s", event)
+        self._recent.append(event)
+        for listener in tuple(self._listeners):
+            listener(event)
         if self._on_event is not None:
             try:
                 self._on_event(event)
@@ -522,6 +530,17 @@ class _Course:
     def _switched(self, event: type[events.Paused | events.Resumed]) -> None:
         at = events.moment(self._client._clock.wall())
         self._client._emit(event(at=at, operation=self.key))
+
+    def status(self) -> Status:
+        return self._client.status()
+
+    def listen(self, listener: Callable[[events.Event], object]) -> Callable[[], None]:
+        """``listener`` gets the newest events, then every one to come, until what is returned is called. It must be
+        quick and must not raise."""
+        for event in self._client._recent:
+            listener(event)
+        self._client._listeners.append(listener)
+        return partial(self._client._listeners.remove, listener)
 
     def _gap_named(self, gap: Gap) -> None:
         client = self._client

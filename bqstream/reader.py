@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+import weakref
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from itertools import chain
 from typing import Any, Generic, Self
 
@@ -29,10 +30,16 @@ class Reader(Generic[T]):
         self._batch: list[Message[T]] = []  # what a cancelled read had taken
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
+        self._loops: weakref.WeakSet[_Loop] = weakref.WeakSet()  # that somebody is in
         self._loop = asyncio.get_running_loop()
 
-    def __aiter__(self) -> Self:
-        return self
+    @property
+    def is_read(self) -> bool:
+        """Whether an ``async for`` goes on, one that was left by ``break`` or an error not counted, or a read waits."""
+        return self._reading or bool(self._loops)
+
+    def __aiter__(self) -> AsyncIterator[Message[T]]:
+        return _Messages(self)
 
     async def __anext__(self) -> Message[T]:
         """The next message.
@@ -95,6 +102,10 @@ class Reader(Generic[T]):
         finally:
             self._reading = False
 
+    def _yield(self) -> None:
+        """Other tasks have their turn before the next message."""
+        self._unfair = FAIRNESS
+
     def _woken(self) -> asyncio.Future[None]:
         """Done when there is something to read; made anew for each wait."""
         self._waiter = waiter = self._loop.create_future()
@@ -112,6 +123,16 @@ class Reader(Generic[T]):
         """
         require_cube(cube, self._stream.cubes)
         return _Rows(self, cube)
+
+    async def _next_row(self, cube: str | None) -> Any:
+        if self._rows_of != cube:
+            self._rows, self._rows_of = iter(()), cube
+        while True:
+            for row in self._rows:
+                return row
+            message = await self.__anext__()
+            rows = message.rows(cube)
+            self._rows = rows if message.undo is None else chain((message.undo,), rows)
 
     def message_batches(
         self, messages: int = 1000, seconds: float | None = 1.0, bytes: int | None = None
@@ -137,6 +158,21 @@ class Reader(Generic[T]):
             limit = min(bytes, limit)
         return _Batches(self, messages, seconds, limit)
 
+    async def _next_batch(self, messages: int, seconds: float | None, limit: int) -> list[Message[T]]:
+        self._alone()
+        batch = self._batch
+        if batch:
+            self._stream.handed(batch[0]._number)
+        else:
+            batch.append(await self.__anext__())
+        until = None if seconds is None else self._loop.time() + seconds
+        # An error that ended the reader is there again when the next batch is asked for.
+        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
+            async with asyncio.timeout_at(until):
+                await self._fill(batch, messages, limit)
+        self._batch = batch[messages:]
+        return batch[:messages]
+
     def _wake(self) -> None:
         """Something became readable, or the stream ended."""
         waiter = self._waiter
@@ -144,52 +180,54 @@ class Reader(Generic[T]):
             waiter.set_result(None)
 
 
-class _Rows:
-    """Rows of one message after another; what is left of a message stays with the reader."""
+class _Loop:
+    """What an ``async for`` holds for as long as it goes on, and nobody else: that tells whether somebody reads.
 
-    def __init__(self, reader: Reader[Any], cube: str | None) -> None:
+    What it awaits is the reader's own, so that an error's traceback, which a notebook keeps, does not hold it.
+    """
+
+    __slots__ = ("__weakref__", "_reader")
+
+    def __init__(self, reader: Reader[Any]) -> None:
         self._reader = reader
-        self._cube = cube
+        reader._loops.add(self)
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Any:
-        reader = self._reader
-        if reader._rows_of != self._cube:
-            reader._rows, reader._rows_of = iter(()), self._cube
-        while True:
-            for row in reader._rows:
-                return row
-            message = await reader.__anext__()
-            rows = message.rows(self._cube)
-            reader._rows = rows if message.undo is None else chain((message.undo,), rows)
+
+class _Messages(_Loop, Generic[T]):
+    """Message after message."""
+
+    __slots__ = ()
+
+    def __anext__(self) -> Coroutine[Any, Any, Message[T]]:
+        return self._reader.__anext__()
 
 
-class _Batches(Generic[T]):
+class _Rows(_Loop):
+    """Rows of one message after another; what is left of a message stays with the reader."""
+
+    __slots__ = ("_cube",)
+
+    def __init__(self, reader: Reader[Any], cube: str | None) -> None:
+        super().__init__(reader)
+        self._cube = cube
+
+    def __anext__(self) -> Coroutine[Any, Any, Any]:
+        return self._reader._next_row(self._cube)
+
+
+class _Batches(_Loop, Generic[T]):
     """Batch after batch; one that is not whole yet stays with the reader."""
 
+    __slots__ = ("_limit", "_messages", "_seconds")
+
     def __init__(self, reader: Reader[T], messages: int, seconds: float | None, limit: int) -> None:
-        self._reader = reader
+        super().__init__(reader)
         self._messages = messages
         self._seconds = seconds
         self._limit = limit
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> list[Message[T]]:
-        reader = self._reader
-        reader._alone()
-        batch = reader._batch
-        if batch:
-            reader._stream.handed(batch[0]._number)
-        else:
-            batch.append(await reader.__anext__())
-        until = None if self._seconds is None else asyncio.get_running_loop().time() + self._seconds
-        # An error that ended the reader is there again when the next batch is asked for.
-        with contextlib.suppress(TimeoutError, StopAsyncIteration, BqstreamError):
-            async with asyncio.timeout_at(until):
-                await reader._fill(batch, self._messages, self._limit)
-        reader._batch = batch[self._messages :]
-        return batch[: self._messages]
+    def __anext__(self) -> Coroutine[Any, Any, list[Message[T]]]:
+        return self._reader._next_batch(self._messages, self._seconds, self._limit)

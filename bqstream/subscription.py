@@ -12,8 +12,12 @@ from . import html
 from .checkpoint import Checkpoint
 from .delivery.stream import Stream
 from .errors import UsageError
+from .events import Event
+from .frames import Frames
 from .message import Gap, T
 from .reader import Reader
+from .status import Status
+from .tap import Tap
 
 
 class Course(Protocol):
@@ -22,9 +26,11 @@ class Course(Protocol):
     def closed(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+    def status(self) -> Status: ...
+    def listen(self, listener: Callable[[Event], object]) -> Callable[[], None]: ...
 
 
-class Subscription(Reader[T]):
+class Subscription(Reader[T], Frames):
     """An endless sequence of messages, read with ``async for`` by one reader at a time.
 
     It is made by ``Client.subscribe`` and closed by leaving its ``async with`` or by ``aclose()``. ``break`` and a
@@ -35,6 +41,7 @@ class Subscription(Reader[T]):
     def __init__(self, stream: Stream, course: Course, operation: int) -> None:
         super().__init__(stream)
         self._course = course
+        self._tap: Tap | None = None
         self.operation = operation  # its number in `Client.status` and in events
 
     def __repr__(self) -> str:
@@ -64,6 +71,11 @@ class Subscription(Reader[T]):
         return "ended" if self._stream.ended else "paused" if self.paused else "open"
 
     @property
+    def cubes(self) -> tuple[str, ...]:
+        """The response keys of the document's cubes; empty where they are not known."""
+        return self._stream.cubes
+
+    @property
     def gaps(self) -> tuple[Gap, ...]:
         """Every range in which rows may not have been delivered, oldest first; the newest may still be open."""
         return tuple(self._stream.gaps)
@@ -75,7 +87,7 @@ class Subscription(Reader[T]):
         The message in hand counts once the reader asks for the next; what waits in the buffer does not. Cubes that
         cannot be asked again (``Gap.reason`` says why) are not in it.
         """
-        return self._stream.safe()
+        return self._stream.safe() if self._kept is None else self._stream.checkpoint(self._kept.first - 1)
 
     @property
     def closing(self) -> bool:

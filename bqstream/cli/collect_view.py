@@ -19,7 +19,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ..collect.monitor import Happened, Picture, Sample, Watched
+from ..collect.monitor import Picture, Watched
+from ..timeline import Happened, Sample
 from ..wording import counted, shown
 from .view import happened, links, session, span
 

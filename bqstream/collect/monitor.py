@@ -8,25 +8,18 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .. import events
 from ..clock import Clock
-from ..message import Gap
 from ..status import Status
-from ..wording import Tone, line, tone
+from ..timeline import SAMPLES, Happened, LinkSpan, Named, Sample, Timeline, TokenSpan, known
 from .status import CollectorStatus
 
 TICK = 0.5
-# What is kept, of each: a sample a second for a quarter of an hour; the others by number.
-SAMPLES = 900
-LINKS, TOKENS, GAPS, EVENTS = 200, 100, 200, 100
 ROWS = 20
 # The rate that is shown as a number is that of so many seconds: commits and blocks come in bursts.
 _RATE_OVER = 10.0
-
-Ending = Literal["handed over", "lost", "stalled", "shed", "closed"]
-"""How a link ended: "shed" with close code 1013, since it was not read fast enough; "closed" by this side."""
 
 
 class Watchable(Protocol):
@@ -44,55 +37,6 @@ class Collecting(Protocol):
     def last_rows(self) -> Sequence[tuple[str, Mapping[str, Any]]]:
         """The rows committed last, each with its table's name; the newest comes last."""
         ...
-
-
-class Sample(NamedTuple):
-    """One subscription in one second.
-
-    ``at``    seconds since the epoch.
-    ``rate``  rows a second that were committed.
-    ``lag``   seconds that the newest row committed is behind; None before the first.
-    """
-
-    at: float
-    rate: float
-    lag: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LinkSpan:
-    """One link from its acknowledgement to its end; ``to`` is the link that took over."""
-
-    link: int
-    start: datetime
-    end: datetime | None = None
-    how: Ending | None = None
-    to: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenSpan:
-    """A token was fetched; it expires at ``expires``, or never."""
-
-    start: datetime
-    expires: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Named:
-    """A gap as far as it is known now, and the subscription that it belongs to."""
-
-    subscription: str
-    gap: Gap
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Happened:
-    """One event in words, without its time."""
-
-    at: datetime
-    tone: Tone
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,11 +105,7 @@ class Monitor:
         self._client: Watchable | None = None
         self._was_open: Status | None = None
         self._meters: list[_Meter] = []
-        self._links: dict[int, LinkSpan] = {}
-        self._tokens: deque[TokenSpan] = deque(maxlen=TOKENS)
-        self._gaps: dict[tuple[int, int], tuple[int, Gap]] = {}
-        self._events: deque[events.Event] = deque(maxlen=EVENTS)
-        self._happened = self._shed = 0
+        self._timeline = Timeline()
 
     def watch(self, client: Watchable, collectors: Iterable[Collecting]) -> None:
         """Look at these from now on, in the place of those before. Of two with one name the second is shown as
@@ -177,27 +117,7 @@ class Monitor:
 
     def event(self, event: events.Event) -> None:
         """Take note of what happened: ``Client(on_event=monitor.event)``."""
-        self._events.append(event)
-        self._happened += 1
-        match event:
-            case events.Connected():
-                self._links[event.link] = LinkSpan(link=event.link, start=event.at)
-                _bound(self._links, LINKS)
-            case events.HandedOver():
-                self._ended(event.old, event.at, "handed over", event.new)
-            case events.Stalled():
-                self._ended(event.link, event.at, "stalled")
-            case events.SlowConsumer():
-                self._shed += 1
-                self._ended(event.link, event.at, "shed")
-            case events.Lost():
-                self._ended(event.link, event.at, "lost")
-            case events.TokenRefreshed():
-                self._tokens.append(TokenSpan(start=event.at, expires=event.expires_at))
-            case events.GapNamed():
-                gap = event.gap
-                self._gaps[event.operation, gap.number] = (event.operation, gap)
-                _bound(self._gaps, GAPS)
+        self._timeline.event(event)
 
     async def run(self) -> None:
         """Take a sample twice a second, until cancelled."""
@@ -211,10 +131,7 @@ class Monitor:
         for meter in self._meters:
             meter.look(now, wall)
         if (status := self._status()) is not None:
-            alive = {link.number for link in status.links}
-            for span in [span for span in self._links.values() if span.end is None]:
-                if span.link not in alive:
-                    self._ended(span.link, self._now(), "closed")
+            self._timeline.alive({link.number for link in status.links}, self._now())
 
     def picture(self) -> Picture:
         """This moment. Rates and samples are those of the last ``sample``, all else is as new as can be."""
@@ -236,6 +153,7 @@ class Monitor:
                 )
             watched.append(shown)
         names = {one.status.operation: one.status.name for one in watched}
+        timeline = self._timeline
         rows = [row for meter in self._meters for row in meter.collector.last_rows]
         return Picture(
             at=self._now(),
@@ -243,35 +161,22 @@ class Monitor:
             client=client,
             collectors=tuple(watched),
             samples={meter.name: tuple(meter.samples) for meter in self._meters},
-            links=tuple(self._links.values()),
-            tokens=tuple(self._tokens),
-            gaps=tuple(
-                Named(subscription=names.get(operation, f"operation {operation}"), gap=gap)
-                for operation, gap in self._gaps.values()
-            ),
-            events=tuple(Happened(at=one.at, tone=tone(one), text=line(one, names)) for one in self._events),
+            links=timeline.links,
+            tokens=timeline.tokens,
+            gaps=timeline.gaps(names),
+            events=timeline.events(names),
             rows=tuple(rows[-ROWS * max(1, len(self._meters)) :]),
-            happened=self._happened,
-            shed=self._shed,
+            happened=timeline.happened,
+            shed=timeline.shed,
         )
 
     def _status(self) -> Status | None:
-        """The client's; None before it was open. What a client has counted goes with its session: that stays here."""
-        status = self._client.status() if self._client is not None else None
-        if status is not None and status.state != "closed":
-            self._was_open = status
-        elif self._was_open is not None:
-            return replace(self._was_open, state="closed", links=(), token_expires_at=None)
+        if self._client is not None:
+            self._was_open = known(self._client.status(), self._was_open)
         return self._was_open
 
     def _now(self) -> datetime:
         return events.moment(self._clock.wall())
-
-    def _ended(self, link: int, at: datetime, how: Ending, to: int | None = None) -> None:
-        """The first to tell of an end says when it was, and how unless it only saw that the link was gone."""
-        span = self._links.get(link)
-        if span is not None and span.how in (None, "closed"):
-            self._links[link] = replace(span, end=span.end or at, how=how, to=to)
 
 
 class _Meter:
@@ -319,8 +224,3 @@ class _Meter:
 
 def _lag(status: CollectorStatus, wall: float) -> float | None:
     return max(0.0, wall - status.newest.timestamp()) if status.newest is not None else None
-
-
-def _bound(kept: dict[Any, Any], most: int) -> None:
-    while len(kept) > most:
-        del kept[next(iter(kept))]

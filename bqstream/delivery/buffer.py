@@ -44,6 +44,11 @@ class Buffer:
     def __len__(self) -> int:
         return len(self.waiting)
 
+    @property
+    def over_half(self) -> bool:
+        """Whether more than half of what may wait does, by count or by bytes."""
+        return 2 * len(self) > self._limits.messages or 2 * self.bytes > self._limits.bytes
+
     def put_all(self, arrivals: Sequence[Arrival]) -> bool:
         """Take all of them in, the usual case; False, and none is taken, where they might fill it or be let go."""
         limits, waiting = self._limits, self.waiting
@@ -96,7 +101,7 @@ class Buffer:
 
     def _relax(self) -> None:
         self._look()
-        if 2 * len(self) <= self._limits.messages and 2 * self.bytes <= self._limits.bytes:
+        if not self.over_half:
             self._strained = False
             if self.parked:
                 self.parked = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +91,7 @@ class Stream:
         self._error: Exception | None = None
         self.messages = 0
         self.dropped = 0
+        self.tap: Callable[[Sequence[Arrival]], None] | None = None  # is shown what begins to wait
         self._merging = _Merging(on_queries, lag, pause, self._last_in, buffer.bytes)
         self.replan(plan)
 
@@ -142,6 +144,15 @@ class Stream:
         """The reader has message ``number`` in hand, which was taken before, and is done with those before it."""
         self._done = self._history.needed = number - 1
 
+    def let_go(self) -> None:
+        """The reader needs none of the messages that it has in hand: they are kept for no checkpoint of its own."""
+        self._history.needed = self._history.taken
+
+    @property
+    def taken(self) -> int:
+        """The number of the message that was taken last."""
+        return self._history.taken
+
     def safe(self) -> Checkpoint:
         """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""
         return self.checkpoint(self._done)
@@ -168,6 +179,16 @@ class Stream:
     def shown(self, raw: bytes) -> bytes:
         """A payload as the user's own document would have brought it."""
         return raw if self._plan is None else self._plan.shown(raw)
+
+    @property
+    def plan(self) -> Plan | None:
+        """What the document means."""
+        return self._plan
+
+    @property
+    def undoes(self) -> bool:
+        """Whether messages tell what is taken back."""
+        return self._undo
 
     @property
     def ended(self) -> bool:
@@ -239,10 +260,24 @@ class Stream:
         """How many messages wait for the reader."""
         return len(self._buffer)
 
+    def waiting(self) -> Sequence[Arrival]:
+        """What waits for the reader, the oldest first."""
+        return tuple(self._buffer.waiting)
+
     @property
     def waiting_bytes(self) -> int:
         """How many bytes wait for the reader."""
         return self._buffer.bytes
+
+    @property
+    def over_half(self) -> bool:
+        """Whether more than half of what may wait for the reader does."""
+        return self._buffer.over_half
+
+    @property
+    def waits_since(self) -> float:
+        """When what has waited longest came in; infinity where nothing waits."""
+        return self._buffer.waiting[0].at if self._buffer else math.inf
 
     # ------------------------------------------------------------------ what the session tells (Receiver)
 
@@ -278,6 +313,8 @@ class Stream:
         self._last_in = now
         if len(buffer.waiting) == len(arrivals):  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap(arrivals)
         return True
 
     def crossed(self, source: int, now: float, *, beaten: float | None) -> bool:
@@ -358,6 +395,8 @@ class Stream:
         self._last_in = at
         if len(buffer.waiting) == 1:  # a reader waits for no other
             self._on_ready()
+        if self.tap is not None:
+            self.tap((arrival,))
         return True
 
     def _has_room(self) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
+from math import exp, sin
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -218,6 +219,22 @@ def price(row: Row, leaf: Leaf, bits: int) -> float:
     return round((1 + bits % 9_999_999) / 10.0 ** (1 + (bits >> 32) % 7), 9)
 
 
+@lru_cache(maxsize=4096)
+def _market(token: str) -> tuple[float, float]:
+    """What a token costs, about, and where in its waves it is at block 0."""
+    bits = salt("market", token)
+    return (1 + bits % 900 / 100) * 10.0 ** (bits % 5 - 2), bits % 628 / 100
+
+
+def market(row: Row, leaf: Leaf, bits: int) -> float:
+    """A token's price: it wanders from block to block, and the trades of a block stand close to each other."""
+    token = "MintAddress" if leaf.root == "Solana" else "SmartContract"
+    base, phase = _market(row.get(_sibling(leaf, "Currency", token)))
+    at = row.block.number
+    wave = 0.03 * sin(at / 41 + phase) + 0.01 * sin(at / 7 + 2 * phase) + 0.004 * (bits % 1000 / 500 - 1)
+    return round(base * exp(wave), 9)
+
+
 def quantity(row: Row, leaf: Leaf, bits: int) -> float:
     return round((bits % 10**12) / 10.0 ** (2 + (bits >> 48) % 5), 6)
 
@@ -415,6 +432,7 @@ _RULES: list[tuple[re.Pattern[str], Kind]] = [
         (r"^Trading\..*(Supply\.\w+|Volume\.\w+|Amounts\w*\.\w+|Attributed\w+)$", quantity),
         (r"Asymmetry$", fraction),
         (r"(Gas|GasUsed|BaseFee|Tid|Oid|GasPrice|GasFeeCap|GasTipCap)$", integral),
+        (r"\.Trade\.(Buy\.|Sell\.)?PriceInUSD$", market),
         (r"(Price|PriceIn\w+|Px|BestAsk|BestBid|Mark|Trigger)$|Price\.(Ohlc|Average)\.\w+$", price),
         (
             r"(Amount\w*|\w+InUSD|Balance|Value|Cost|Fee|Supply|Size\w*|Sz|Base|Quote|Filled|Pnl|Limit\w+|Usd)$",

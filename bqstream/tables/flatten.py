@@ -54,11 +54,10 @@ def flatten(
     refused: Callable[[Rows], Sequence[int]] | None = None,
 ) -> tuple[Rows, list[Misfit]]:
     """The rows by column, and those that do not fit; also those that the sink itself has ``refused``, by index."""
-    picked: dict[tuple[str, ...], list[Any]] = {(): list(rows)}
     columns: list[list[Any]] = []
     wrong: dict[int, str] = {}
-    for column in table.columns:
-        values, errors = _converted(column, _picked(column.path, picked))
+    for column, found in zip(table.columns, picked(table, rows), strict=True):
+        values, errors = converted(column, found)
         columns.append(values)
         for index, reason in errors:
             wrong.setdefault(index, f"{column.name}: {reason}")
@@ -72,6 +71,12 @@ def flatten(
     return Rows(
         table, len(kept), [[values[index] for index in kept] for values in columns], undo=undo
     ), misfits
+
+
+def picked(table: Table, rows: Sequence[Any]) -> list[list[Any]]:
+    """The values of the rows, column by column, as JSON has them; for `converted` and `text_of` alone."""
+    known: dict[tuple[str, ...], list[Any]] = {(): list(rows)}
+    return [_picked(column.path, known) for column in table.columns]
 
 
 def _picked(path: tuple[str, ...], known: dict[tuple[str, ...], list[Any]]) -> list[Any]:
@@ -96,7 +101,7 @@ def _inside(value: Any, key: str) -> Any:
 # ---------------------------------------------------------------------- values
 
 
-def _converted(column: Column, values: list[Any]) -> tuple[list[Any], list[tuple[int, str]]]:
+def converted(column: Column, values: list[Any]) -> tuple[list[Any], list[tuple[int, str]]]:
     """The values as the column holds them, and the places of those that it cannot hold."""
     kind, types = column.kind, set(map(type, values))
     if types <= _AS_IT_IS.get(kind, _NOTHING):
@@ -118,6 +123,11 @@ def _converted(column: Column, values: list[Any]) -> tuple[list[Any], list[tuple
             made.append(None)
             errors.append((index, str(error)))
     return made, errors
+
+
+def text_of(value: Any) -> str:
+    """Any value that is not null as text, also what stands where an object was expected."""
+    return _text(value.value if isinstance(value, _Odd) else value)
 
 
 def _text(value: Any) -> str:

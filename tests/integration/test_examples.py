@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SAYS = {
-    "aiohttp_service.py": r"serving\n(event: block \d+, .+\n){5}$",
+    "backfill_then_follow.py": (
+        r"^since: \d+ queries brought \d+ rows\nblocks \d+ to \d+: [1-9]\d* from before, [1-9]\d* live\n"
+        r"0 missing, 0 twice\n$"
+    ),
     "client_credentials.py": r"(slot \d+: .+\n){5}the token expires at 20",
     "collect.py": (
         r"life 1: (\d+) rows by \d+ commits, 0 holes\n  the table has \1, \1 of them different\n"
@@ -24,7 +27,9 @@ SAYS = {
     ),
     "events.py": r"link 1 handed over to 2 by overlap, 0 operations unproven\n[\s\S]*live: 1 hand-overs, 0 reconn",
     "first_stream.py": r"^(block \d+: .+ bought\n){10}$",
+    "many_tokens.py": r"^(\w+: [1-9]\d* trades\n){10}10 tokens in 3 subscriptions on 1 link, 0 others\n$",
     "many_subscriptions.py": r"6 subscriptions shared 1 link\n$",
+    "price_candles.py": r"^([\d:]{8} ( +[\d.]+){4} +\d+ trades\n){4}[1-9] hand-overs meanwhile\n$",
     "resume.py": (
         r"after life 1: (\d+) rows, \1 of them different\n  resumed: \d+ queries brought \d+ rows\n"
         r"after life 2: (\d+) rows, \2 of them different\n$"
@@ -32,6 +37,11 @@ SAYS = {
     "short_term_tokens.py": r"\d+ rows over 2 hand-overs, 0 gaps\n$",
     "typed_batches.py": (
         r"^(\d+ messages: \d+ rows, the last in block \d+\n)+a new process would go on after [\d:]{8}\n$"
+    ),
+    "web_service.py": r"serving\n(event: block \d+, .+\n){5}$",
+    "webhook_alert.py": (
+        r"^life 1: (\d+) alerts, posted in (?!\1 )\d+ tries\nlife 2: \d+ alerts, posted in \d+ tries\n"
+        r"the receiver has (\d+), \2 of them different\n$"
     ),
 }
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py") if path.name != "service.py")

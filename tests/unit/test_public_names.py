@@ -8,7 +8,7 @@ import bqstream
 
 EXTRAS = {
     *("cyclopts", "duckdb", "filelock", "gql", "graphql", "nats", "picows", "prometheus_client", "psycopg"),
-    *("pyarrow", "pydantic", "pytest", "rich", "strawberry"),
+    *("pandas", "polars", "pyarrow", "pydantic", "pytest", "rich", "strawberry"),
 }
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from aiohttp_sse import sse_response
 
+from ...picture import changes, text
 from ..monitor import TICK, Monitor, Picture
 
 # Changes that may wait for one page, and pages that may be open.
 WAITING, READERS = 8, 64
 _RETRY = 1000  # milliseconds, after which a browser connects anew
-_LONGEST = 200  # characters of one value in the table of rows
+_SERIES = ("samples",)  # of which only what is new is sent
 
 
 class Feed:
@@ -34,7 +33,7 @@ class Feed:
             await asyncio.sleep(TICK)
             if self._readers:
                 before, self._shown = self._shown, shown(self._monitor.picture())
-                self._send(encode(changes(before, self._shown)))
+                self._send(encode(changes(before, self._shown, _SERIES)))
 
     def _send(self, data: str) -> None:
         for queue, transport in list(self._readers.items()):
@@ -88,35 +87,11 @@ def shown(picture: Picture) -> dict[str, Any]:
         "gaps": picture.gaps,
         "events": picture.events,
         "rows": tuple(
-            (table, tuple((column, _text(value)) for column, value in row.items()))
+            (table, tuple((column, text(value)) for column, value in row.items()))
             for table, row in picture.rows
         ),
     }
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts that differ, whole; of samples only those that are new."""
-    changed = {part: value for part, value in after.items() if value != before[part]}
-    if "samples" in changed:
-        changed["samples"] = {
-            name: _newer(before["samples"].get(name, ()), samples)
-            for name, samples in after["samples"].items()
-        }
-    return changed
-
-
 def encode(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _newer(before: tuple[Any, ...], after: tuple[Any, ...]) -> tuple[Any, ...]:
-    last = before[-1].at if before else float("-inf")
-    return tuple(sample for sample in after[-3:] if sample.at > last) if before else after
-
-
-def _text(value: Any) -> str | None:
-    """A value as people read it. JavaScript would take the last digits off a long integer, so that all are text."""
-    if value is None:
-        return None
-    text = value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

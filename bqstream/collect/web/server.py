@@ -12,6 +12,7 @@ from importlib import resources
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from ... import assets
 from ...errors import UsageError
 from ..metrics import registry_of
 from ..monitor import Monitor
@@ -35,13 +36,14 @@ _HEADERS = {
     "Cache-Control": "no-store",
     "Server": "bqstream",  # and no version of anything
 }
-_ASSETS = {
-    "app.js": "text/javascript",
-    "style.css": "text/css",
-    "icon.svg": "image/svg+xml",
+_OWN = {"app.js": "text/javascript", "style.css": "text/css", "icon.svg": "image/svg+xml"}
+_SHARED = {
+    "drawing.js": "text/javascript",
+    "drawing.css": "text/css",
     "uPlot.iife.min.js": "text/javascript",
     "uPlot.min.css": "text/css",
 }
+_ASSETS = _OWN | _SHARED
 # No data is in these: probes come without a token, and by whatever name the machine has for them.
 _PROBES = ("/healthz", "/readyz")
 _GUARDED = ("/", "/events", "/metrics")
@@ -108,8 +110,8 @@ class _Site:
         self._registry = registry_of(monitor)
         self._files = {
             name: (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")
-            for name in ("index.html", "login.html", *_ASSETS)
-        }
+            for name in ("index.html", "login.html", *_OWN)
+        } | {name: assets.read(name) for name in _SHARED}
         self.port = 0
 
     def application(self) -> web.Application:

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from bqstream import events
 from bqstream.cli.collect_view import LiveCollect, PlainCollect, page, sparkline, view_of
-from bqstream.collect.monitor import Monitor, Sample
+from bqstream.collect.monitor import Monitor
+from bqstream.timeline import Sample
 from tests.unit.collect.stand_in import AT, StandInClient, StandInCollector
 from tests.virtual_time import virtual_clock, virtual_time
 

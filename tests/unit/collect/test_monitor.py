@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from bqstream import Gap, events
-from bqstream.collect import monitor as monitoring
-from bqstream.collect.monitor import LinkSpan, Monitor
+from bqstream import Gap, events, timeline
+from bqstream.collect.monitor import Monitor
+from bqstream.timeline import LinkSpan
 from tests.unit.collect.stand_in import AT, SUBSCRIPTION, StandInClient, StandInCollector
 from tests.virtual_time import virtual_clock, virtual_time
 
@@ -129,7 +129,7 @@ def test_what_is_kept_is_bounded() -> None:
         monitor.event(events.GapNamed(at=at(number), operation=1, gap=gap))
     picture = monitor.picture()
     kept = (len(picture.links), len(picture.tokens), len(picture.gaps), len(picture.events))
-    assert kept == (monitoring.LINKS, monitoring.TOKENS, monitoring.GAPS, monitoring.EVENTS)
+    assert kept == (timeline.LINKS, timeline.TOKENS, timeline.GAPS, timeline.EVENTS)
     assert picture.links[-1].link == 999
 
 

@@ -555,3 +555,19 @@ def test_a_missing_operation_or_variable_is_refused() -> None:
 )
 def test_a_filter_that_cannot_be_read_is_refused_by_its_path(where: str, path: str) -> None:
     assert path in refused("subscription" + TRANSFERS % f"(where: {where})")["message"]
+
+
+def test_a_tokens_price_wanders_and_the_trades_of_a_block_stand_close_to_each_other() -> None:
+    chain = Chain(transactions=10)
+    where = '(where: { Trade: { Currency: { SmartContract: { is: "0xa" } } } })'
+    prepared = asked(
+        f"{{ EVM {{ DEXTradeByTokens{where} {{ Block {{ Number }} Trade {{ PriceInUSD }} }} }} }}"
+    )
+    emitted(prepared, chain.mine())  # from now on there are trades of that token
+    blocks: dict[str, list[float]] = {}
+    for row in rows(*emitted(prepared, *mined(chain, 300))):
+        blocks.setdefault(row["Block"]["Number"], []).append(row["Trade"]["PriceInUSD"])
+    prices = [price for of_block in blocks.values() for price in of_block]
+    assert max(prices) / min(prices) > 1.02
+    assert max(max(of_block) / min(of_block) for of_block in blocks.values()) < 1.01
+    assert len(set(prices)) > len(prices) / 2

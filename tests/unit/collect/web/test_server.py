@@ -14,9 +14,9 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
-from bqstream import UsageError, events
+from bqstream import UsageError, assets, events
 from bqstream.collect import web
-from bqstream.collect.monitor import Monitor, Sample
+from bqstream.collect.monitor import Monitor
 from bqstream.collect.web import feed as feeding
 from bqstream.collect.web import serve
 from bqstream.collect.web.access import FAILURES
@@ -215,10 +215,10 @@ async def test_the_page_runs_no_inline_script_and_names_no_other_host() -> None:
     for name in ("index.html", "login.html"):
         text = (folder / name).read_text(encoding="utf-8")
         assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=|https?:", text)
-    for name in ("app.js", "style.css"):
-        text = (folder / name).read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
-        assert not re.search(r"https?:|innerHTML|eval\(", text)
-    assert "Leon Sorokin" in (folder / "uPlot.LICENSE").read_text(encoding="utf-8")
+    own = [(folder / name).read_text(encoding="utf-8") for name in ("app.js", "style.css")]
+    for text in (*own, assets.read("drawing.js"), assets.read("drawing.css")):
+        assert not re.search(r"https?:|innerHTML|eval\(", text.replace("http://www.w3.org/2000/svg", ""))
+    assert "Leon Sorokin" in assets.read("uPlot.LICENSE")
 
 
 async def test_events_are_a_picture_and_then_changes(scene: Scene) -> None:
@@ -279,18 +279,6 @@ async def test_only_so_many_pages_are_open_at_once(scene: Scene, monkeypatch: py
     monkeypatch.setattr(feeding, "READERS", 1)
     async with scene.browser.get(scene.here / "events"):
         assert (await scene.get(scene.here / "events")).status == 503
-
-
-async def test_samples_are_sent_once() -> None:
-    before = {"samples": {"trades": ()}, "at": 1}
-    first = {"samples": {"trades": (_sample(1), _sample(2))}, "at": 2}
-    second = {"samples": {"trades": (_sample(1), _sample(2), _sample(3))}, "at": 3}
-    assert feeding.changes(before, first)["samples"]["trades"] == (_sample(1), _sample(2))
-    assert feeding.changes(first, second) == {"samples": {"trades": (_sample(3),)}, "at": 3}
-
-
-def _sample(at: float) -> Sample:
-    return Sample(at, 1.0, None)
 
 
 async def test_a_bug_of_the_page_is_told_and_stops_nothing(

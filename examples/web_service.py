@@ -1,7 +1,7 @@
-"""How do I feed a web service's visitors from one subscription?
+"""How do I feed a web service's visitors from one subscription, by server-sent events?
 
-    python examples/aiohttp_service.py          # serves, reads five events as a visitor would, and ends
-    python examples/aiohttp_service.py --serve  # serves on port 8080 until stopped; open /trades in a browser
+    python examples/web_service.py          # serves, reads five events as a visitor would, and ends
+    python examples/web_service.py --serve  # serves on port 8080 until stopped; open /trades in a browser
 
 One subscription, however many visitors: it costs the plan one stream. Each visitor has a bounded queue; one
 who is too slow loses the oldest trades, and nobody else does.
@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from aiohttp_sse import EventSourceResponse, sse_response
 from service import DOCUMENTS, service
 
 from bqstream import Client
@@ -41,20 +42,18 @@ async def feed(app: web.Application) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def trades(request: web.Request) -> web.StreamResponse:
-    """Server-sent events, one for each trade."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
-    await response.prepare(request)
+async def trades(request: web.Request) -> EventSourceResponse:
+    """An event for each trade, until the visitor leaves."""
     queue: asyncio.Queue[Any] = asyncio.Queue(maxsize=1000)
     request.app[VISITORS].add(queue)
     try:
-        with contextlib.suppress(ConnectionResetError):  # the visitor left
-            while True:
-                row = await queue.get()
-                await response.write(f"data: {json.dumps(row)}\n\n".encode())
+        async with sse_response(request) as response:
+            with contextlib.suppress(ConnectionResetError):  # the visitor left
+                while True:
+                    await response.send(json.dumps(await queue.get()), event="trade")
+        return response
     finally:
         request.app[VISITORS].discard(queue)
-    return response
 
 
 def application() -> web.Application:
