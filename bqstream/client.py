@@ -213,8 +213,8 @@ class Client:
                 self._task.cancel()
         if cancelled:
             raise asyncio.CancelledError
-        if not self._task.cancelled():
-            self._task.result()
+        if not self._task.cancelled() and isinstance(error := self._task.exception(), Exception):
+            raise error  # Ctrl-C the loop has raised already
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -615,6 +615,9 @@ async def _run(
         bug = _leaf(error)
         closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
         raise bug from None
+    except BaseExceptionGroup as group:  # Ctrl-C struck in a task of the client's: the loop is to raise it
+        closed = ConnectionGivenUp("the client was interrupted")
+        raise _leaf(group) from None
     finally:
         if (client := held()) is not None:
             client._served(closed)
@@ -631,8 +634,8 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _leaf(error: Exception) -> Exception:
+def _leaf(error: BaseException) -> BaseException:
     """The one error in a group of groups."""
-    while isinstance(error, ExceptionGroup):
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[-1]
     return error
