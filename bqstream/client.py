@@ -535,8 +535,6 @@ class _Course:
         return self._client.status()
 
     def listen(self, listener: Callable[[events.Event], object]) -> Callable[[], None]:
-        """``listener`` gets the newest events, then every one to come, until what is returned is called. It must be
-        quick and must not raise."""
         for event in self._client._recent:
             listener(event)
         self._client._listeners.append(listener)
