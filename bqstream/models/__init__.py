@@ -1,1 +1,1 @@
-"""Types for what a document brings: from its selections, with what a schema, a sample of rows or a table says of them."""
+"""Types for what a document brings: by its selections, and a schema, a sample of rows or the fields' names."""

@@ -27,7 +27,18 @@ class Seen:
         strings: how many strings; of these ``numeric``, ``fractions`` (numbers with a point) and ``moments``.
     """
 
-    __slots__ = ("fields", "forms", "fractions", "items", "moments", "nulls", "numeric", "objects", "strings", "times")
+    __slots__ = (
+        "fields",
+        "forms",
+        "fractions",
+        "items",
+        "moments",
+        "nulls",
+        "numeric",
+        "objects",
+        "strings",
+        "times",
+    )
 
     def __init__(self) -> None:
         self.times = self.nulls = self.objects = self.strings = 0

@@ -62,7 +62,9 @@ def selected(document: Document) -> tuple[Selected, ...]:
 
     tree = parse(document.text)
     operation, _ = operation_of(tree, document.operation_name)
-    fragments = {node.name.value: node for node in tree.definitions if isinstance(node, FragmentDefinitionNode)}
+    fragments = {
+        node.name.value: node for node in tree.definitions if isinstance(node, FragmentDefinitionNode)
+    }
     return _Reader(fragments).below([_Found(None, (), True, operation.selection_set)], 0)
 
 
@@ -100,7 +102,9 @@ class _Reader:
         always = ((), True)
         types = {found.within for group in groups.values() for found in group if found.within}
         telling = len(types) > 1 or any(
-            found.node and found.node.name.value == "__typename" for group in groups.values() for found in group
+            found.node and found.node.name.value == "__typename"
+            for group in groups.values()
+            for found in group
         )
         made = []
         for key, group in groups.items():

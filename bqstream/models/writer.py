@@ -19,7 +19,9 @@ Scalar = str | int | float | bool | None
 def module(model: Model, *, origin: str) -> str:
     """The source text of a module that has the class ``Data``; ``origin`` says what it was made from."""
     structs = [*Type(struct=model.data).structs]
-    attributes = {struct.path: naming.attributes([one.key for one in struct.attributes]) for struct in structs}
+    attributes = {
+        struct.path: naming.attributes([one.key for one in struct.attributes]) for struct in structs
+    }
     known = {name for names in attributes.values() for name in names.values()}
     names = naming.classes(_words(structs), known) | {(): naming.WHOLE}
     bodies = [_class(struct, names, attributes[struct.path]) for struct in structs]

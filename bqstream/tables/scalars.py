@@ -20,11 +20,11 @@ Form = Literal["string", "integer", "number", "boolean"]
 
 # The first that matches a field's path, dotted, from the row on.
 _HABITS: tuple[tuple[str, Kind], ...] = (
+    (r"(^|\.)(Success|Reverted|Fungible|Native|Mutable|Removed|(Is|Has)[A-Z]\w*)$", "boolean"),
     (r"(^|\.)Block\.(Number|Slot|Height)$", "integer"),
     (r"(^|\.)(Index|Decimals)$", "integer"),
     (r"(^|\.)Time(\.(Start|End))?$", "timestamp"),
     (r"(^|\.)(Amounts?InU(SD|sd)|PriceInU(SD|sd))(\.\w+)?$|InU(SD|sd)$", "float"),
-    (r"(^|\.)(Success|Reverted|Fungible|Native|Mutable|Removed|(Is|Has)[A-Z]\w*)$", "boolean"),
     (r"(^|\.)(Amount|Value|Balance|PostBalance|PreBalance|Supply|Gas|GasPrice|Cost|bigInteger)$", "decimal"),
 )
 _RULES = tuple((re.compile(pattern), kind) for pattern, kind in _HABITS)
@@ -51,10 +51,10 @@ _COMES: tuple[tuple[str, tuple[Form, ...]], ...] = (
      ("string", "number")),
     (r"(Volume|Size\w*|Fee|Filled|Pnl|Leverage|Share|Best(Ask|Bid)|Mark|Gas\w*|BaseFee|Asymmetry)$",
      ("string", "number")),
-    (r"(Hash|Id|Did|Address|Contract|Symbol|Name|Title|Label|Description|Type|Side|Kind|Method|Network\w*)$",
+    (r"(Hash|Digest|Id|Did|Address|Contract|Symbol|Name|Title|Label|Description|Token|Type|Tif|Kind|Side|Direction|Method|Network\w*)$",
      ("string",)),
     (r"(Protocol\w*|Program|Signature|Key|URI|Uri|Image|Source|Data|Input|Output|Error\w*|Message)$", ("string",)),
-    (r"(From|To|Sender|Receiver|Buyer|Seller|Owner|Payer|Authority|Holder|Trader|User|Oracle|Coinbase|Signer)$",
+    (r"(From|To|Sender|Receiver|Buyer|Seller|Owner|Payer|Authority|Holder|Trader|User|Oracle|Coinbase|Signer|Mint)$",
      ("string",)),
 )  # fmt: skip
 _FORMS = tuple((re.compile(pattern), forms) for pattern, forms in _COMES)
