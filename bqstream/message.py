@@ -225,7 +225,10 @@ class Message(Generic[T]):
                 said = (
                     f"a payload {what}, its bytes are in message.raw, and the next one can be read: {error}"
                 )
-                raise OperationFailed(said) from None
+                beside = _errors_in(self._arrival.raw)
+                if beside:  # where there are errors a null may stand in any place
+                    said += f"; the service says: {beside[0].get('message', beside[0])}"
+                raise OperationFailed(said, beside) from None
         return content
 
     @property
@@ -277,6 +280,22 @@ class Message(Generic[T]):
         return ({key: row} for key, rows in found for row in rows)
 
 
+class _Beside(msgspec.Struct):
+    """Of a payload the errors alone."""
+
+    errors: list[dict[str, Any]] = []
+
+
+def _errors_in(raw: bytes) -> Sequence[dict[str, Any]]:
+    try:
+        return _beside(raw).errors
+    except UNREADABLE:
+        return ()
+
+
+_beside = msgspec.json.Decoder(_Beside).decode
+
+
 def require_cube(cube: str | None, cubes: tuple[str, ...]) -> None:
     """Raise UsageError where ``cubes`` are known and ``cube`` is none of them: its rows would never come."""
     if cube is not None and cubes and cube not in cubes:
@@ -316,6 +335,16 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
         return {key: getattr(value, name) for key, name in names}
+    if (
+        models := getattr(type(value), "__pydantic_fields__", None)
+    ) is not None:  # a model, or a dataclass of its
+        return {_alias(name, field): getattr(value, name) for name, field in models.items()}
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return None
+
+
+def _alias(name: str, field: Any) -> str:
+    """The key by which pydantic looks for a field."""
+    alias = field.validation_alias
+    return alias if isinstance(alias, str) else name

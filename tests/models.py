@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,15 +17,14 @@ import msgspec
 
 def imported(path: Path) -> ModuleType:
     """The module in that file, as a program would import it."""
-    spec = importlib.util.spec_from_file_location(f"models_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where msgspec looks names up
+    name = f"models_{path.stem}"
+    module = ModuleType(name)
+    sys.modules[name] = module  # where msgspec looks names up
     try:
-        spec.loader.exec_module(module)
+        # Not by a loader, which would take a file that is written anew within a second for the one before.
+        exec(compile(path.read_text(encoding="utf-8"), path, "exec", dont_inherit=True), vars(module))
     finally:
-        del sys.modules[spec.name]
+        del sys.modules[name]
     return module
 
 

@@ -125,7 +125,7 @@ async def _look(
                 sample.add(message.data)
                 for cube, found in message.by_cube():
                     counts[cube] += len(found)
-                if min(counts[cube] for cube in cubes_in(counts)) >= rows:
+                if min((counts[cube] for cube in cubes_in(counts)), default=0) >= rows:
                     return
 
     def cubes_in(counts: Counter[str]) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from . import naming
-from .kinds import Struct, Type
+from .kinds import Attribute, Struct, Type
 from .model import Model
 
 _Path = tuple[str, ...]
@@ -85,8 +85,10 @@ def _class(struct: Struct, names: Mapping[_Path, str], attributes: Mapping[str, 
     lines = [f"class {names[struct.path]}(Struct, frozen=True, kw_only=True, gc=False):"]
     for one in struct.attributes:
         name = attributes[one.key]
-        settings = ["default=None"] * one.optional + [f"name={json.dumps(one.key)}"] * (name != one.key)
-        value = f"field({', '.join(settings)})" if name != one.key else "None" if one.optional else ""
+        default = _default(one) if one.optional else ""
+        value = default
+        if name != one.key:
+            value = f"field({f'default={default}, ' if default else ''}name={json.dumps(one.key)})"
         lines.append(f"    {name}: {_text(one.type, names)}{value and f' = {value}'}")
     return "\n\n" + "\n".join(lines if struct.attributes else [*lines, "    pass"]) + "\n"
 
@@ -95,7 +97,12 @@ def _text(type_: Type, names: Mapping[_Path, str]) -> str:
     parts = [f"list[{_text(type_.items, names)}]"] if type_.items else []
     parts += [names[type_.struct.path]] if type_.struct else []
     parts += ["Scalar"] if type_.is_open else type_.ordered
-    return " | ".join(parts + ["None"] * (type_.null and not type_.is_open))
+    return " | ".join(parts + ["None"] * (type_.null and not type_.is_open and "Raw" not in type_.scalars))
+
+
+def _default(one: Attribute) -> str:
+    """Of one that may be absent. Raw holds the JSON of a null, and cannot stand beside None."""
+    return 'Raw(b"null")' if "Raw" in one.type.scalars else "None"
 
 
 def _scalars(type_: Type) -> frozenset[str]:

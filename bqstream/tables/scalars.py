@@ -36,7 +36,8 @@ _COMES: tuple[tuple[str, tuple[Form, ...]], ...] = (
     (r"\.Value\.float$", ("number",)),
     (r"\.Value\.bool(ean)?$", ("boolean",)),
     (r"\.(count|uniq)$", ("string",)),
-    (r"\.[a-z]\w*$", ("string", "number")),  # metrics
+    (r"\.(sum|average|median|quantile|standard_deviation|dispersion|skew|kurtosis|entropy|calculate)$",
+     ("string", "number")),
     (r"\.(CallPath|AncestorIndexes)$", ("integer",)),
     (r"\.(Signatures|OutcomeTokenIds|Logs|AccountNames)$", ("string",)),
     (r"\.Block\.(Number|Slot|Height)$", ("string",)),
