@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -13,6 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
+
+from bqstream.delivery.decoding import Decode, decoder
 
 
 def imported(path: Path) -> ModuleType:
@@ -26,6 +28,13 @@ def imported(path: Path) -> ModuleType:
     finally:
         del sys.modules[name]
     return module
+
+
+def decoding(path: Path) -> Callable[[Any], Any]:
+    """What makes the module's ``Data`` of a payload's data, as a subscription does."""
+    whole: Any = imported(path).Data
+    decode: Decode = decoder(None, whole)
+    return lambda data: decode(msgspec.json.encode({"data": data})).data
 
 
 def checked(folder: Path) -> str:

@@ -61,14 +61,14 @@ def _typed(into: Any) -> Decode:
 @lru_cache(maxsize=256)
 def _validated(into: Any) -> Decode:
     """Into a pydantic model, or a dataclass of its, straight from the bytes of ``data``."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
     from pydantic.errors import PydanticUserError
 
     try:
         if getattr(into, "__pydantic_root_model__", False):
             raise TypeError("data is an object with the root field in it: give a model of fields")
-        adapter = TypeAdapter(into)
-    except (PydanticUserError, TypeError, NameError) as error:
+        validate = into.__pydantic_validator__.validate_json
+    except (PydanticUserError, TypeError, NameError) as error:  # a type of a field is not there, as it may be
         raise UsageError(f"type={into.__name__}: {error}") from None
 
     def decode(raw: bytes) -> Content:
@@ -77,7 +77,7 @@ def _validated(into: Any) -> Decode:
         if data == b"null":  # beside errors
             return Content(None, apart.errors, apart.extensions)
         try:
-            return Content(adapter.validate_json(data), apart.errors, apart.extensions)
+            return Content(validate(data), apart.errors, apart.extensions)
         except ValidationError as error:
             raise msgspec.ValidationError(_said(error.errors(include_url=False))) from None
 

@@ -89,7 +89,7 @@ class _Reader:
     def below(self, parents: Sequence[_Found], depth: int) -> tuple[Selected, ...]:
         """The fields under one object, which ``parents`` mention."""
         if depth > _DEEPEST:
-            raise DocumentRefused("the document is nested too deeply")
+            raise DocumentRefused("the document is nested too deeply, or a fragment holds itself")
         groups: dict[str, list[_Found]] = {}
         places: dict[str, set[object]] = {}  # of those parents that have the key
         for parent in parents:

@@ -16,14 +16,14 @@ import pytest
 
 from bqstream import DocumentRefused
 from bqstream.delivery.document import Document
-from bqstream.message import Content, cubes_of
+from bqstream.message import cubes_of
 from bqstream.models.model import Model, model_of
 from bqstream.models.seen import Seen
 from bqstream.models.writer import module
 from bqstream.simulator.answers import Refusal, prepare
 from bqstream.simulator.chain import Chain
 from tests.documents import contradicts_itself, documented, needs_documents
-from tests.models import checked, differences, imported, structs_in, untyped
+from tests.models import checked, decoding, differences, structs_in, untyped
 
 from .sdl import sdl_of
 
@@ -78,9 +78,9 @@ def test_models_of_every_document_type_check_and_lose_nothing_of_what_it_brings(
             path = tmp_path / f"{way}_{number}.py"
             path.write_text(text, encoding="utf-8")
             assert untyped(text) == set(), text
-            decode = msgspec.json.Decoder(Content[imported(path).Data]).decode
+            decode = decoding(path)
             for data in payloads:
-                typed = decode(msgspec.json.encode({"data": data})).data
+                typed = decode(data)
                 wrong += [f"{source}, by {way}: {one}" for one in differences(data, typed)]
                 figures["rows"] += sum(len(rows) for _, rows in cubes_of(typed))
             figures.update(modules=1, structs=structs_in(text), payloads=len(payloads))
@@ -104,11 +104,11 @@ def test_a_model_made_of_a_sample_takes_what_comes_after_it(tmp_path: Path) -> N
     for _, document, payloads in brought():
         model = by_sample(document, payloads[: len(payloads) // 2], False)
         path.write_text(module(model, origin="half"), encoding="utf-8")
-        decode = msgspec.json.Decoder(Content[imported(path).Data]).decode
+        decode = decoding(path)
         for data in payloads[len(payloads) // 2 :]:
             messages += 1
             try:
-                decode(msgspec.json.encode({"data": data}))
+                decode(data)
             except msgspec.ValidationError:
                 failed += 1
     print(f"\n{messages:,} messages after the sample, {failed} do not fit")
@@ -129,7 +129,7 @@ def test_the_comparison_sees_what_is_lost(broken: Callable[[Any], Any], tmp_path
     path = tmp_path / "models.py"
     path.write_text(module(model_of(Document.parse(text)), origin="x"), encoding="utf-8")
     data = {"EVM": {"Transfers": [{"Transfer": {"Sender": "0x1"}, "Block": {"Number": "5"}}]}}
-    typed = msgspec.convert(data, imported(path).Data)
+    typed = decoding(path)(data)
     assert list(differences(data, typed)) == []
     assert list(differences(broken(data), typed)) != []
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -16,12 +15,11 @@ from graphql import build_schema, introspection_from_schema
 
 from bqstream.delivery.document import Document
 from bqstream.errors import DocumentRefused, UsageError
-from bqstream.message import Content
 from bqstream.models.model import model_of
 from bqstream.models.seen import Seen
 from bqstream.models.selected import selected
 from bqstream.models.writer import module
-from tests.models import checked, imported
+from tests.models import checked, decoding, imported
 
 Written = Callable[..., "Models"]
 
@@ -33,11 +31,8 @@ class Models:
         path.write_text(text, encoding="utf-8")
         self.folder = path.parent
         self.text = text
-        self.module: ModuleType = imported(path)
-        self._decode = msgspec.json.Decoder(Content[self.module.Data]).decode
-
-    def of(self, data: Any) -> Any:
-        return self._decode(msgspec.json.encode({"data": data})).data
+        self.module = imported(path)
+        self.of = decoding(path)
 
     def check(self) -> None:
         """They type-check strictly."""
@@ -331,9 +326,9 @@ def test_numbers_wider_than_a_double_are_exact(written: Written, sampled: bool) 
 
 def test_a_wide_number_that_is_a_json_number_is_exact_too(written: Written) -> None:
     models = written(AMOUNTS, decimals=True)
-    raw = b'{"data":{"EVM":{"Transfers":[{"Transfer":{"Amount":%s,"Id":"1","Price":2,"PriceInUSD":1},"sum":null}]}}}'
-    decoded = msgspec.json.decode(raw % WIDE.encode(), type=Content[models.module.Data])
-    assert decoded.data.EVM.Transfers[0].Transfer.Amount == Decimal(WIDE)
+    amount = msgspec.Raw(WIDE.encode())
+    row = {"Transfer": {"Amount": amount, "Id": "1", "Price": 2, "PriceInUSD": 1}, "sum": None}
+    assert models.of(rows(row)).EVM.Transfers[0].Transfer.Amount == Decimal(WIDE)
 
 
 def test_text_among_the_numbers_keeps_them_text(written: Written) -> None:
