@@ -10,7 +10,7 @@ from typing import Annotated
 from cyclopts.validators import Number
 
 from .. import Client
-from ..errors import UsageError
+from ..errors import MissingCredentials, UsageError
 from ..models.model import Model, model_of
 from ..models.seen import Seen
 from ..models.writer import module
@@ -89,7 +89,10 @@ def types(
         if not no_sample and (schema is None or rows is not None or seconds is not None):
             use_token_url(token_url)
             sample = Seen()
-            told, signal = await _look(asked, endpoint, rows or _ROWS, seconds or _SECONDS, sample)
+            try:
+                told, signal = await _look(asked, endpoint, rows or _ROWS, seconds or _SECONDS, sample)
+            except MissingCredentials as error:
+                raise MissingCredentials(f"{error}; or give --no-sample, or --schema alone") from None
             if signal:
                 return 128 + signal
             tell(f"sampled {told}")
