@@ -125,7 +125,7 @@ async def _look(
                     tell(f"the service says: {error.get('message', error)}")
                 if message.errors:
                     continue  # what is null beside an error says nothing of other messages
-                sample.add(message.data)
+                sample.add_payload(message.raw)
                 for cube, found in message.by_cube():
                     counts[cube] += len(found)
                 if min((counts[cube] for cube in cubes_in(counts)), default=0) >= rows:

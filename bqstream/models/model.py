@@ -167,7 +167,7 @@ class _Judge:
         if seen.objects:  # JSON as it is, by a scalar of the service's own
             return frozenset(("Raw",))
         shown = set(seen.forms)
-        if "number" in shown or ("integer" in shown and "number" in habit):
+        if "integer" in shown and not seen.wide and ("number" in shown or "number" in habit):
             shown = (shown - {"integer"}) | {"number"}  # 1 is how JSON may write 1.0
         made = {_SCALARS[form] for form in shown}
         if "string" in shown and seen.moments == seen.strings:
@@ -185,7 +185,7 @@ def _of_row(names: _NAMES) -> _NAMES:
 def _is_wide(seen: Seen, habit: frozenset[Form], kind: str | None) -> bool:
     """Whether the numbers there may be wider than a double."""
     if not seen.strings:
-        return kind == "decimal" and bool(seen.forms & {"integer", "number"})
+        return (kind == "decimal" or seen.wide > 0) and bool(seen.forms & {"integer", "number"})
     if seen.numeric < seen.strings:
         return False
     return kind == "decimal" or habit >= {"string", "number"} or (not habit and seen.fractions > 0)

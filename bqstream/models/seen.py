@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
+
+import msgspec
 
 from ..tables.scalars import Form
 
@@ -13,6 +16,8 @@ from ..tables.scalars import Form
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]{1,4})?")
 # RFC 3339, no finer than the microsecond that a datetime holds.
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)", re.ASCII)
+_EXACT = 2**53  # up to which a double holds every integer
+_decode = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 class Seen:
@@ -25,24 +30,12 @@ class Seen:
         objects: how often it was an object; ``fields``: what those held, by key.
         items: what lists held; None: it was never a list.
         strings: how many strings; of these ``numeric``, ``fractions`` (numbers with a point) and ``moments``.
+        wide: how many JSON numbers no double holds.
     """
-
-    __slots__ = (
-        "fields",
-        "forms",
-        "fractions",
-        "items",
-        "moments",
-        "nulls",
-        "numeric",
-        "objects",
-        "strings",
-        "times",
-    )
 
     def __init__(self) -> None:
         self.times = self.nulls = self.objects = self.strings = 0
-        self.numeric = self.fractions = self.moments = 0
+        self.numeric = self.fractions = self.moments = self.wide = 0
         self.forms: set[Form] = set()
         self.fields: dict[str, Seen] = {}
         self.items: Seen | None = None
@@ -57,8 +50,12 @@ class Seen:
         found = self.fields.get(key)
         return self.objects > (found.times if found else 0)
 
+    def add_payload(self, raw: bytes) -> None:
+        """Look at the data of one more payload, every digit of its numbers."""
+        self.add(_decode(raw).get("data"))
+
     def add(self, value: Any) -> None:
-        """Look at one more JSON value."""
+        """Look at one more JSON value; a number may be a Decimal."""
         self.times += 1
         match value:
             case None:
@@ -67,8 +64,12 @@ class Seen:
                 self.forms.add("boolean")
             case int():
                 self.forms.add("integer")
+                self.wide += abs(value) > _EXACT
             case float():
                 self.forms.add("number")
+            case Decimal():
+                self.forms.add("number")
+                self.wide += Decimal(repr(float(value))) != value
             case str():
                 self._text(value)
             case list():

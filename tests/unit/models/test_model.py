@@ -53,8 +53,8 @@ class Models:
 def written(tmp_path: Path) -> Written:
     """Write and import the models of a document; ``sample`` is the data of payloads."""
 
-    def write(document: str, *sample: Any, **options: Any) -> Models:
-        seen = Seen() if sample else None
+    def write(document: str, *sample: Any, seen: Seen | None = None, **options: Any) -> Models:
+        seen = Seen() if sample else seen
         for data in sample:
             assert seen is not None
             seen.add(data)
@@ -329,6 +329,28 @@ def test_a_wide_number_that_is_a_json_number_is_exact_too(written: Written) -> N
     amount = msgspec.Raw(WIDE.encode())
     row = {"Transfer": {"Amount": amount, "Id": "1", "Price": 2, "PriceInUSD": 1}, "sum": None}
     assert models.of(rows(row)).EVM.Transfers[0].Transfer.Amount == Decimal(WIDE)
+
+
+def test_json_numbers_that_no_double_holds_are_exact_where_the_sample_shows_them(written: Written) -> None:
+    document = "subscription { Other { things { whole part small mixed } } }"
+    row = b'{"whole":12345678901234567890,"part":0.12345678901234567890,"small":0.1,"mixed":%s}'
+    found = [row % mixed for mixed in (b"1.5", b"12345678901234567890")]
+    raw = b'{"data":{"Other":{"things":[%s]}}}' % b",".join(found)
+    seen = Seen()
+    seen.add_payload(raw)
+    exact = written(document, seen=seen, decimals=True)
+    assert [exact.line(f"{key}:") for key in ("whole", "part", "small", "mixed")] == [
+        *("Decimal", "Decimal", "float", "Decimal")
+    ]
+    (first, second) = exact.of(msgspec.Raw(raw[len(b'{"data":') : -1])).Other.things
+    assert (first.whole, first.part, first.small) == (
+        12345678901234567890,
+        Decimal("0.12345678901234567890"),
+        0.1,
+    )
+    assert (first.mixed, second.mixed) == (Decimal("1.5"), 12345678901234567890)
+    plain = written(document, seen=seen)
+    assert [plain.line(f"{key}:") for key in ("whole", "mixed")] == ["int", "int | float"]
 
 
 def test_text_among_the_numbers_keeps_them_text(written: Written) -> None:
