@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 Scalar = Literal["str", "int", "float", "bool", "Decimal", "datetime", "Raw"]
 _ORDER: tuple[Scalar, ...] = ("str", "int", "float", "bool", "Decimal", "datetime", "Raw")
 OPEN: frozenset[Scalar] = frozenset(("str", "int", "float", "bool"))
-"""Any scalar of JSON: of what it holds nothing is known."""
+"""Any scalar of JSON: nothing more is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +22,16 @@ class Struct:
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """What may stand at one place: one of its parts, each of which may be there beside the others."""
+    """What may stand at one place: any of its parts.
+
+    Raw, which takes anything, is there alone; and of those that JSON writes as strings there is one (msgspec, "Union
+    Restrictions").
+    """
 
     scalars: frozenset[Scalar] = frozenset()
     struct: Struct | None = None
     items: Type | None = None
     null: bool = False
-
-    def __post_init__(self) -> None:
-        # Raw takes anything. Of types that JSON writes as strings there may be but one (msgspec, "Union
-        # Restrictions"), and Decimal takes numbers.
-        scalars = self.scalars
-        if "Raw" in scalars:
-            scalars = frozenset(("Raw",))
-        elif "str" in scalars:
-            scalars -= {"Decimal", "datetime"}
-        elif "Decimal" in scalars:
-            scalars -= {"int", "float", "datetime"}
-        object.__setattr__(self, "scalars", scalars)
 
     @property
     def is_open(self) -> bool:
@@ -49,11 +41,6 @@ class Type:
     @property
     def ordered(self) -> list[Scalar]:
         return [scalar for scalar in _ORDER if scalar in self.scalars]
-
-    def __or__(self, other: Type) -> Type:
-        items = self.items | other.items if self.items and other.items else self.items or other.items
-        null = self.null or other.null
-        return Type(self.scalars | other.scalars, self.struct or other.struct, items, null)
 
     @property
     def structs(self) -> Iterator[Struct]:
@@ -75,13 +62,6 @@ class Attribute:
     optional: bool
 
 
-def union(types: Iterable[Type]) -> Type:
-    """What any of these allows."""
-    made = Type()
-    for one in types:
-        made |= one
-    return made
-
-
 def nullable(one: Type) -> Type:
+    """The same, or null."""
     return replace(one, null=True)

@@ -9,6 +9,7 @@ from typing import Any
 from ..delivery.document import Document
 from ..errors import UsageError
 from ..tables.scalars import Form, forms, guess, is_list
+from ..tables.table import Kind
 from .declared import Declarations, Declared
 from .kinds import OPEN, Attribute, Scalar, Struct, Type, nullable
 from .seen import Seen
@@ -16,6 +17,13 @@ from .selected import Selected, selected
 
 _NAMES = tuple[str, ...]
 _SCALARS: dict[Form, Scalar] = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
+_HELD: dict[Kind | None, Scalar] = {
+    "text": "str",
+    "integer": "int",
+    "float": "float",
+    "boolean": "bool",
+    "json": "Raw",
+}
 _NEVER_NULL = frozenset(("count", "uniq"))
 _CUBE = 2  # how deep the fields are that hold lists of rows (subscriptions/subscription)
 
@@ -105,33 +113,27 @@ class _Judge:
         if field.fields is not None:
             made = Type(struct=self.struct(field.fields, path, names, inner, declared.types))
         else:
-            made = Type()
-            for scalar, kind in declared.scalars.items():
-                made |= self._scalar_of(kind, scalar, path, names, inner)
+            found = [
+                self._held(kind, scalar, path, names, inner) for scalar, kind in declared.scalars.items()
+            ]
+            made = Type(frozenset().union(*found))
         for wrap in reversed(declared.wraps):
             made = Type(items=made) if wrap == "list" else nullable(made)
         return made
 
-    def _scalar_of(self, kind: Any, scalar: str, path: _NAMES, names: _NAMES, seen: Seen | None) -> Type:
+    def _held(
+        self, kind: Kind | None, scalar: str, path: _NAMES, names: _NAMES, seen: Seen | None
+    ) -> frozenset[Scalar]:
+        """What a schema's scalar of this name and kind holds. Some are written in more than one form."""
         told = seen is not None and seen.told
-        match kind:
-            case "text":
-                return Type(frozenset(("str",)))
-            case "integer":
-                return Type(frozenset(("int",)))
-            case "float":
-                return Type(frozenset(("float",)))
-            case "boolean":
-                return Type(frozenset(("bool",)))
-            case "json":
-                return Type(frozenset(("Raw",)))
-            case "timestamp" if not told:
-                return Type(frozenset(("datetime",)))
-            case "decimal" if not told:
-                return Type(frozenset(("Decimal" if self._decimals else "str",)))
+        if kind in _HELD:
+            return frozenset((_HELD[kind],))
+        if kind is not None and not told:
+            texts: Scalar = "Decimal" if self._decimals else "str"
+            return frozenset(("datetime" if kind == "timestamp" else texts,))
         if not told and not forms(names[0], _of_row(names)):
             self.unknown.setdefault(scalar, ".".join(path))
-        return Type(self._scalars(names, seen, kind))
+        return self._scalars(names, seen, kind)
 
     # ------------------------------------------------------------------ by a sample and by habit
 
@@ -155,7 +157,7 @@ class _Judge:
             self.open.append(".".join(path))
         return made
 
-    def _scalars(self, names: _NAMES, seen: Seen | None, kind: str | None) -> frozenset[Scalar]:
+    def _scalars(self, names: _NAMES, seen: Seen | None, kind: Kind | None) -> frozenset[Scalar]:
         habit = forms(names[0], _of_row(names))
         if seen is None or not seen.told:
             if not habit:
@@ -182,7 +184,7 @@ def _of_row(names: _NAMES) -> _NAMES:
     return names[_CUBE:] or names[-1:]
 
 
-def _is_wide(seen: Seen, habit: frozenset[Form], kind: str | None) -> bool:
+def _is_wide(seen: Seen, habit: frozenset[Form], kind: Kind | None) -> bool:
     """Whether the numbers there may be wider than a double."""
     if not seen.strings:
         return (kind == "decimal" or seen.wide > 0) and bool(seen.forms & {"integer", "number"})

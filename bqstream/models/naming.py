@@ -42,13 +42,12 @@ def classes(paths: Mapping[Path, str], attributes: Iterable[str]) -> dict[Path, 
     ``attributes`` are all those of the module: a class of such a name could not be told from the attribute within a
     class body.
     """
-    taken = _TAKEN | frozenset(attributes)
     lengths = {path: 1 if word else 2 for path, word in paths.items()}
-    while longer := [path for path in _clashing(paths, lengths, taken) if lengths[path] < len(path)]:
+    while longer := [path for path in _clashing(paths, lengths) if lengths[path] < len(path)]:
         for path in longer:
             lengths[path] += 1
     names: dict[Path, str] = {}
-    used = set(taken)
+    used = {*_TAKEN, *attributes}
     for path, word in paths.items():
         name = _joined(path, lengths[path], word)
         while name in used:
@@ -58,11 +57,11 @@ def classes(paths: Mapping[Path, str], attributes: Iterable[str]) -> dict[Path, 
     return names
 
 
-def _clashing(paths: Mapping[Path, str], lengths: Mapping[Path, int], taken: frozenset[str]) -> list[Path]:
+def _clashing(paths: Mapping[Path, str], lengths: Mapping[Path, int]) -> list[Path]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for path, word in paths.items():
         groups[_joined(path, lengths[path], word)].append(path)
-    return [path for name, group in groups.items() if len(group) > 1 or name in taken for path in group]
+    return [path for group in groups.values() if len(group) > 1 for path in group]
 
 
 def _joined(path: Path, length: int, word: str) -> str:

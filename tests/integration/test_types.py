@@ -35,7 +35,7 @@ from tests.models import differences, imported, untyped
 from tests.virtual_time import virtual_time
 
 from .harness import Reader, client_for, settled, until
-from .strawberry_server import SCHEMA, serving
+from .strawberry_server import SCHEMA, TOKEN, serving
 from .test_cli import bqstream, environment
 
 DOCUMENT = """
@@ -168,6 +168,20 @@ async def test_models_by_a_schema_that_another_server_prints_fit_what_it_sends(
     assert "lists: list[str]\n" in lists.out
     assert found
     assert all(isinstance(text, str) for texts in found for text in texts)
+
+
+@pytest.mark.asyncio
+async def test_what_is_null_beside_an_error_tells_a_sample_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "strawberry")
+    async with serving() as server:
+        env = environment() | {
+            "BITQUERY_TOKEN": TOKEN,
+            "BITQUERY_ENDPOINT": f"http://127.0.0.1:{server.port}/graphql",
+        }
+        end = await bqstream("types", "--query", "subscription { halves { whole broken } }", env=env)
+    assert end.code == 0, end
+    assert "the service says: this half is broken" in end.err
+    assert "nothing is known of 2 fields, which may be any scalar: halves.whole, halves.broken" in end.err
 
 
 # ---------------------------------------------------------------------- a reader's own types

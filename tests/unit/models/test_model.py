@@ -126,6 +126,9 @@ def test_a_class_has_no_attributes_name(written: Written) -> None:
     block = {"Block": {"Hash": "0x1"}, "TransfersBlock": "0x2"}
     data = models.of({"EVM": {"TransfersRow": [{"Block": {"Number": "1"}}], "Transfers": [block]}})
     assert (data.EVM.TransfersRow[0].Block.Number, data.EVM.Transfers[0].Block.Hash) == ("1", "0x1")
+    assert {"TransfersRow_", "TransfersBlock_", "TransfersRowRow", "TransfersRowBlock"} <= vars(
+        models.module
+    ).keys()
     models.check()
 
 
@@ -151,6 +154,14 @@ def test_a_fragment_on_the_only_type_named_is_always_there(written: Written) -> 
         == "1"
     )
     assert "missing required field `Transfer`" in models.refuses(rows({"Block": {"Number": "1"}}))
+
+
+def test_a_fragment_that_the_sample_shows_to_hold_for_some_alone_may_be_absent(written: Written) -> None:
+    document = "subscription { EVM { Transfers { Block { Number } ... on Token { Transfer { Sender } } } } }"
+    sample = rows({"Block": {"Number": "1"}, "Transfer": {"Sender": "0x1"}}, {"Block": {"Number": "2"}})
+    assert [
+        row.Transfer and row.Transfer.Sender for row in written(document, sample).of(sample).EVM.Transfers
+    ] == [*("0x1", None)]
 
 
 def test_members_of_a_union_may_each_be_absent(written: Written) -> None:
