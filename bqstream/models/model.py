@@ -15,7 +15,7 @@ from .kinds import OPEN, Attribute, Scalar, Struct, Type, nullable
 from .seen import Seen
 from .selected import Selected, selected
 
-_NAMES = tuple[str, ...]
+_Names = tuple[str, ...]
 _SCALARS: dict[Form, Scalar] = {"string": "str", "integer": "int", "number": "float", "boolean": "bool"}
 _HELD: dict[Kind | None, Scalar] = {
     "text": "str",
@@ -82,8 +82,8 @@ class _Judge:
     def struct(
         self,
         fields: Sequence[Selected],
-        path: _NAMES,
-        names: _NAMES,
+        path: _Names,
+        names: _Names,
         seen: Seen | None,
         types: Sequence[Any],
     ) -> Struct:
@@ -105,7 +105,7 @@ class _Judge:
     # ------------------------------------------------------------------ by a schema
 
     def _declared(
-        self, field: Selected, path: _NAMES, names: _NAMES, seen: Seen | None, declared: Declared
+        self, field: Selected, path: _Names, names: _Names, seen: Seen | None, declared: Declared
     ) -> Type:
         inner = seen
         while inner is not None and inner.items is not None:
@@ -122,7 +122,7 @@ class _Judge:
         return made
 
     def _held(
-        self, kind: Kind | None, scalar: str, path: _NAMES, names: _NAMES, seen: Seen | None
+        self, kind: Kind | None, scalar: str, path: _Names, names: _Names, seen: Seen | None
     ) -> frozenset[Scalar]:
         """What a schema's scalar of this name and kind holds. Some are written in more than one form."""
         told = seen is not None and seen.told
@@ -137,7 +137,7 @@ class _Judge:
 
     # ------------------------------------------------------------------ by a sample and by habit
 
-    def _shown(self, field: Selected, path: _NAMES, names: _NAMES, seen: Seen | None, cube: bool) -> Type:
+    def _shown(self, field: Selected, path: _Names, names: _Names, seen: Seen | None, cube: bool) -> Type:
         told = seen is not None and seen.told
         listed = seen is not None and seen.items is not None
         if listed or (not told and (is_list(names) or (cube and field.fields is not None))):
@@ -145,19 +145,19 @@ class _Judge:
             return Type(items=inner, null=seen is not None and seen.nulls > 0)
         return self._inner(field, path, names, seen)
 
-    def _inner(self, field: Selected, path: _NAMES, names: _NAMES, seen: Seen | None) -> Type:
+    def _inner(self, field: Selected, path: _Names, names: _Names, seen: Seen | None) -> Type:
         """What stands there itself, or in its list."""
         if seen is not None and seen.items is not None:
             return Type(items=self._inner(field, path, names, seen.items), null=seen.nulls > 0)
         null = (seen is not None and seen.nulls > 0) or _may_be_null(field)
         if field.fields is not None:
             return Type(struct=self.struct(field.fields, path, names, seen, ()), null=null)
-        made = Type(self._scalars(names, seen, guess(names[_CUBE:])), null=null)
+        made = Type(self._scalars(names, seen, guess(_of_row(names))), null=null)
         if made.is_open:
             self.open.append(".".join(path))
         return made
 
-    def _scalars(self, names: _NAMES, seen: Seen | None, kind: Kind | None) -> frozenset[Scalar]:
+    def _scalars(self, names: _Names, seen: Seen | None, kind: Kind | None) -> frozenset[Scalar]:
         habit = forms(names[0], _of_row(names))
         if seen is None or not seen.told:
             if not habit:
@@ -179,7 +179,7 @@ class _Judge:
         return frozenset(made)
 
 
-def _of_row(names: _NAMES) -> _NAMES:
+def _of_row(names: _Names) -> _Names:
     """The names from the row on."""
     return names[_CUBE:] or names[-1:]
 

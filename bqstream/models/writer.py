@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from . import naming
@@ -43,9 +44,9 @@ def _heading(model: Model, origin: str, attributes: Mapping[_Path, Mapping[str, 
     (root, *_) = model.data.attributes
     cubes = root.type.struct.attributes if root.type.struct else ()
     rows = [cube for cube in cubes if cube.type.items and cube.type.items.struct]
-    keys = " ".join(cube.key for cube in cubes)
+    keys = ", ".join(cube.key for cube in rows)
     lines = [
-        f'"""What the subscription {{ {root.key}{f" {{ {keys} }}" if keys else ""} }} brings.',
+        f'"""What a subscription to {root.key} brings{f": {keys}" if keys else ""}.',
         "",
         *_wrapped(f"Written by `bqstream types` from {origin}."),
         "",
@@ -62,8 +63,6 @@ def _heading(model: Model, origin: str, attributes: Mapping[_Path, Mapping[str, 
 
 
 def _wrapped(text: str) -> list[str]:
-    import textwrap
-
     return textwrap.wrap(text.replace("\\", "/").replace('"', "'"), 110)
 
 

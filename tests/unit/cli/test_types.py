@@ -19,7 +19,7 @@ scalar BigInt
 """
 # Nobody listens there: an attempt to connect would end with another code, and not at once.
 NOWHERE = {"BITQUERY_TOKEN": "abc", "BITQUERY_ENDPOINT": "http://127.0.0.1:1/graphql"}
-BY_NAMES = '''"""What the subscription { EVM { Transfers } } brings.
+BY_NAMES = '''"""What a subscription to EVM brings: Transfers.
 
 Written by `bqstream types` from a document and what the service's fields hold by their names.
 
