@@ -335,9 +335,8 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
         return {key: getattr(value, name) for key, name in names}
-    if (
-        models := getattr(type(value), "__pydantic_fields__", None)
-    ) is not None:  # a model, or a dataclass of its
+    if hasattr(value, "__pydantic_validator__"):  # a model, or a dataclass of its
+        models = getattr(type(value), "__pydantic_fields__", None) or type(value).model_fields
         return {_alias(name, field): getattr(value, name) for name, field in models.items()}
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}

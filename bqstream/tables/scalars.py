@@ -28,44 +28,31 @@ _HABITS: tuple[tuple[str, Kind], ...] = (
     (r"(^|\.)(Amount|Value|Balance|PostBalance|PreBalance|Supply|Gas|GasPrice|Cost|bigInteger)$", "decimal"),
 )
 _RULES = tuple((re.compile(pattern), kind) for pattern, kind in _HABITS)
-# How JSON brings it, by the first that matches the path behind its root; what is a number may come as a string nearly
-# everywhere (schema/evm, graphql/metrics).
+# How JSON brings what the rules above leave open, by the first that matches the path behind its root; what is a number
+# may come as a string nearly everywhere (schema/evm, graphql/metrics).
 _COMES: tuple[tuple[str, tuple[Form, ...]], ...] = (
-    (r"\.(Value\.(address|string|hex|bytes|json|bigInteger)|__typename)$", ("string",)),
-    (r"\.Value\.integer$", ("integer",)),
+    (r"\.(Value\.(address|string|hex|bytes|json)|__typename|count|uniq)$", ("string",)),
+    (r"\.(Value\.integer|CallPath|AncestorIndexes)$", ("integer",)),
     (r"\.Value\.float$", ("number",)),
-    (r"\.Value\.bool(ean)?$", ("boolean",)),
-    (r"\.(count|uniq)$", ("string",)),
-    (r"\.(sum|average|median|quantile|standard_deviation|dispersion|skew|kurtosis|entropy|calculate)$",
-     ("string", "number")),
-    (r"\.(CallPath|AncestorIndexes)$", ("integer",)),
-    (r"\.(Signatures|OutcomeTokenIds|Logs|AccountNames)$", ("string",)),
-    (r"\.Block\.(Number|Slot|Height)$", ("string",)),
+    (r"\.(Value\.bool(ean)?|PrimarySaleHappened|VerifiedCollection|SelfDestruct|Delegated)$", ("boolean",)),
+    (r"\.(Owns|Parsed|Create|ReduceOnly|VolumeBased|Wrapped)$", ("boolean",)),
+    (r"\.(Block\.(Number|Slot|Height)|Signatures|OutcomeTokenIds|Logs|AccountNames)$", ("string",)),
     (r"\.(Transaction|TransactionHeader)\.Index$", ("string", "integer")),
     (r"\.(Index|Decimals|\w*Timestamp)$", ("integer",)),
-    (r"(Owns|Parsed|Create|Delegated|SelfDestruct|ReduceOnly|VolumeBased|Wrapped)$", ("boolean",)),
-    (r"(PrimarySaleHappened|VerifiedCollection)$", ("boolean",)),
-    (r"(Time|Date|CreatedAt)$", ("string",)),
+    (r"(Time(\.(Start|End))?|Date|CreatedAt)$", ("string",)),
     (r"(SeqNumber|Count|Calls|Depth|Version|Standard|Nonce|Duration|Points|Code|CallerIndex|[TO]id)$",
      ("string", "integer")),
-    (r"(Price\w*|Amount\w*|Px|Sz|Usd|USD|Cap|Supply|Open|High|Low|Close|Mean|Moving|Estimate|Quote|Base)$",
+    (r"\.(sum|average|median|quantile|standard_deviation|dispersion|skew|kurtosis|entropy|calculate)$",
      ("string", "number")),
-    (r"(Volume|Size\w*|Fee|Filled|Pnl|Leverage|Share|Best(Ask|Bid)|Mark|Gas\w*|BaseFee|Asymmetry)$",
+    (r"(Price\w*|Amount\w*|Px|Sz|U(SD|sd)(\.\w+)?|Cap|Supply|Open|High|Low|Close|Mean|Moving|Estimate|Quote|Base)$",
      ("string", "number")),
-    (r"(Hash|Digest|Id|Did|Address|Contract|Symbol|Name|Title|Label|Description|Token|Type|Tif|Kind|Side|Direction|Method|Network\w*)$",
-     ("string",)),
-    (r"(Protocol\w*|Program|Signature|Key|URI|Uri|Image|Source|Data|Input|Output|Error\w*|Message)$", ("string",)),
-    (r"(From|To|Sender|Receiver|Buyer|Seller|Owner|Payer|Authority|Holder|Trader|User|Oracle|Coinbase|Signer|Mint)$",
-     ("string",)),
+    (r"(Volume|Size\w*|Fee|Filled|Pnl|Leverage|Share|Best(Ask|Bid)|Mark|Gas\w*|Asymmetry)$", ("string", "number")),
+    (r"(Hash|Digest|Id|Did|Address|Contract|Symbol|Name|Title|Label|Description|Token|Network\w*)$", ("string",)),
+    (r"(Type|Tif|Kind|Side|Direction|Method|Protocol\w*|Program|Signature|Key|U(RI|ri)|Image|Source)$", ("string",)),
+    (r"(From|To|Sender|Receiver|Buyer|Seller|Owner|Payer|Signer|Authority|Holder|Trader|User)$", ("string",)),
+    (r"(Oracle|Coinbase|Mint|Data|Input|Output|Error\w*|Message)$", ("string",)),
 )  # fmt: skip
 _FORMS = tuple((re.compile(pattern), forms) for pattern, forms in _COMES)
-_BY_KIND: dict[Kind, tuple[Form, ...]] = {
-    "integer": ("string", "integer"),
-    "timestamp": ("string",),
-    "float": ("string", "number"),
-    "boolean": ("boolean",),
-    "decimal": ("string",),
-}
 # Where amounts come as JSON numbers too.
 _NUMBERS = frozenset(("Trading", "Hyperliquid"))
 # Fields that hold a list, so that a column holds it whole (blockchain/Solana, evm/calls).
@@ -98,14 +85,13 @@ def guess(path: tuple[str, ...]) -> Kind | None:
 def forms(root: str, path: tuple[str, ...]) -> frozenset[Form]:
     """In which forms the field at ``path`` (names, from the row on) comes, by the service's habits; empty where that is
     open."""
+    match guess(path):
+        case "boolean":
+            return frozenset(("boolean",))
+        case "decimal":
+            return frozenset(("string", "number") if root in _NUMBERS else ("string",))
     dotted = ".".join(("", *path))
-    kind = guess(path)
-    if kind == "boolean":
-        return frozenset(("boolean",))
-    found = next((found for pattern, found in _FORMS if pattern.search(dotted)), None)
-    if kind == "decimal" and root not in _NUMBERS:
-        found = ("string",)
-    return frozenset(found or (_BY_KIND.get(kind, ()) if kind else ()))
+    return frozenset(next((found for pattern, found in _FORMS if pattern.search(dotted)), ()))
 
 
 def is_list(path: tuple[str, ...]) -> bool:
