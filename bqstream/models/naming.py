@@ -31,7 +31,8 @@ def attributes(keys: Sequence[str]) -> dict[str, str]:
 
 def _plain(key: str) -> str:
     if key.startswith("__"):  # a class body would take it for a private name
-        key = key.strip("_") or "field"
+        bare = key.strip("_")
+        key = bare if bare.isidentifier() else f"field_{bare}"
     return f"{key}_" if keyword.iskeyword(key) or key in _USED else key
 
 

@@ -106,6 +106,16 @@ def test_keys_that_python_uses_itself_get_another_name_and_are_found_by_their_ow
     models.check()
 
 
+def test_the_oddest_names_of_graphql_are_names_in_python(written: Written) -> None:
+    keys = ("_", "__", "__5", "__class", "_a__b", "field_5", "class_")
+    models = written(
+        f"subscription {{ EVM {{ Transfers {{ {' '.join(f'{key}: Block {{ Hash }}' for key in keys)} }} }} }}"
+    )
+    (row,) = models.of(rows({key: {"Hash": key} for key in keys})).EVM.Transfers
+    assert [getattr(row, name).Hash for name in row.__struct_fields__] == list(keys)
+    models.check()
+
+
 def test_classes_of_one_key_in_several_places_are_told_apart_by_the_way_to_them(written: Written) -> None:
     models = written(
         """subscription { EVM { DEXTrades { Trade { Buy { Currency { Symbol } } Sell { Currency { Name } } }
