@@ -310,10 +310,12 @@ class Client:
             document: GraphQL text, a ``Path`` of a file that holds it, or a gql document or request.
             variables: for the document; JSON values.
             operation_name: which subscription of the document, where it has several.
-            type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass or ``TypedDict`` of the fields
-                that you want, nested as the document nests them and named as there, or by ``msgspec.field(name=…)``;
-                None: dicts and lists. A field with a default may be absent, also for being misspelt, unless the struct
-                has ``forbid_unknown_fields``. Messages of many rows are decoded into structs in half the time.
+            type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass, ``TypedDict`` or pydantic
+                model of the fields that you want, nested as the document nests them and named as there, or by
+                ``msgspec.field(name=…)`` or pydantic's aliases; None: dicts and lists. A field with a default may be
+                absent, also for being misspelt, unless the struct has ``forbid_unknown_fields``, or the model
+                ``extra="forbid"``. Messages of many rows are decoded into structs in half the time; pydantic takes its
+                own. ``bqstream types`` writes such structs.
             buffer: in place of the client's.
             on_gap: "raise" ends the subscription with ``GapFound`` where rows are missing that cannot be brought.
             resume: a checkpoint of this document, variables and endpoint: what came since then is brought first, and
