@@ -23,7 +23,7 @@ WHALES = """subscription { EVM(network: eth) { Transfers(where: { Transfer: { Am
     Block { Number } Transaction { Hash } Log { Index } Call { Index }
     Transfer { Index Amount AmountInUSD Sender Receiver Currency { Symbol } }
 } } }"""
-ENOUGH = 20
+ENOUGH = 10
 
 
 def last(saved: Path) -> Checkpoint | None:

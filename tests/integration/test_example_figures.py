@@ -57,7 +57,7 @@ async def test_candles_are_those_of_the_ledgers_rows_over_hand_overs_and_a_lost_
     ):
         found: list[price_candles.Candle] = []
         candles = asyncio.create_task(read_candles(client, 8, found))
-        await until(lambda: found)
+        await until(lambda: found, within=60)
         simulator.faults.down(0.5)
         await candles
         assert seen.of(HandedOver), "no hand-over"
@@ -78,7 +78,7 @@ async def test_candles_are_those_of_the_trunk_where_the_chain_forks(
     ):
         found: list[price_candles.Candle] = []
         candles = asyncio.create_task(read_candles(client, 8, found))
-        await until(lambda: found)
+        await until(lambda: found, within=60)
         for depth in (1, 3, 2):
             simulator.faults.fork(depth)
             await simulator.blocks(12)
@@ -162,11 +162,13 @@ async def test_each_alert_comes_once_though_the_receiver_is_killed_and_the_sende
         client_for(simulator, timeouts=Timeouts(grace=0.3)) as client,
     ):
         sending = asyncio.create_task(webhook_alert.alert(client, url, saved))
-        await until(lambda: len(deaths) == 1)  # it waits for the receiver: a post is taken, and not answered
+        await until(
+            lambda: len(deaths) == 1, within=60
+        )  # it waits for the receiver: a post is taken, and not answered
         sending.cancel()
         await asyncio.wait({sending})
         sending = asyncio.create_task(webhook_alert.alert(client, url, saved))
-        await until(lambda: len(deaths) >= 2)
+        await until(lambda: len(deaths) >= 2, within=60)
         await until(lambda: not any(one.closing for one in client.status().subscriptions))
         simulator.pause()
         await simulator.drained()

@@ -27,13 +27,14 @@ def frame_is_right(told: dict[str, Any], rows: Rows) -> None:
     assert told["hashes"] == [row["Transaction"]["Hash"] for row in rows(told["document"], 105)[5:]]
 
 
+def place(row: Any) -> list[int]:
+    return [int(row["Block"]["Number"]), *(int(row[of]["Index"]) for of in ("Transaction", "Log", "Trade"))]
+
+
 def candles_are_right(told: dict[str, Any], rows: Rows) -> None:
     prices: dict[str, list[float]] = defaultdict(list)
-    place = lambda row: [  # noqa: E731
-        int(row[one][two]) for one, two in (("Block", "Number"), ("Transaction", "Index"), ("Log", "Index"))
-    ]
     trades = rows(told["document"], told["trades"], {"token": told["token"]})
-    for row in sorted(trades, key=lambda row: (place(row), row["Trade"]["Index"])):
+    for row in sorted(trades, key=place):
         prices[row["Block"]["Time"][11:19]].append(row["Trade"]["PriceInUSD"])
     assert told["candles"] == [[t, p[0], max(p), min(p), p[-1], len(p)] for t, p in prices.items()]
     assert len(prices) == 5
@@ -95,11 +96,23 @@ CHECKS: dict[str, tuple[str, Callable[[dict[str, Any], Rows], None]]] = {
 }
 
 
+def kept(name: str) -> str:
+    return (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
+
+
+def parsed(text: str) -> Any:
+    return nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
+
+
+def written(notebook: Any) -> str:
+    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
+
+
 async def run(name: str, env: dict[str, str], asked: str) -> tuple[Any, dict[str, Any]]:
     """The notebook with its outputs; and what ``asked``, an expression, is once it has run."""
-    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    notebook = parsed(kept(name))
     asking = f"import json\nprint(json.dumps({asked}))"
-    notebook.cells.append(nbformat.v4.new_code_cell(asking))
+    notebook.cells.append(nbformat.v4.new_code_cell(asking))  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook,
         timeout=60,
@@ -117,12 +130,11 @@ def test_every_notebook_is_known_here() -> None:
 
 @pytest.mark.parametrize("name", CHECKS)
 def test_the_notebook_is_kept_clean(name: str) -> None:
-    text = (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
-    notebook = nbformat.reads(text, as_version=4)
+    notebook = parsed(text := kept(name))
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert cell.cell_type == "markdown" or (cell.outputs, cell.execution_count) == ([], None)
-    assert text == nbformat.writes(notebook) + "\n", "written otherwise than nbformat does"
+    assert text == written(notebook) + "\n", "written otherwise than nbformat does"
 
 
 @pytest.mark.asyncio
@@ -148,7 +160,7 @@ async def test_the_notebook_runs_and_its_figures_are_the_ledgers(name: str, seed
     assert not [output for output in outputs if output.get("name") == "stderr"]
     pictures = [output for output in outputs if {"image/png", "image/svg+xml"} & {*output.get("data", ())}]
     assert len(pictures) == 1 or name == "first_stream"
-    text = nbformat.writes(notebook)
+    text = written(notebook)
     assert len(text.encode()) < LARGEST
     assert simulator.client_secret not in text
 
@@ -157,4 +169,4 @@ async def test_the_notebook_runs_and_its_figures_are_the_ledgers(name: str, seed
 async def test_a_notebook_runs_without_an_account() -> None:
     notebook, told = await run("first_stream", environment(), '{"rows": len(frame)}')
     assert told == {"rows": 100}
-    assert len(nbformat.writes(notebook).encode()) < LARGEST
+    assert len(written(notebook).encode()) < LARGEST
