@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Never
 
 import msgspec
 
@@ -40,6 +40,12 @@ class Uncharted:
     def closed(self) -> None: ...
     def pause(self) -> None: ...
     def resume(self) -> None: ...
+
+    def status(self) -> Never:
+        raise NotImplementedError
+
+    def listen(self, listener: object) -> Never:
+        raise NotImplementedError
 
 
 class Nobody:

@@ -213,8 +213,8 @@ class Client:
                 self._task.cancel()
         if cancelled:
             raise asyncio.CancelledError
-        if not self._task.cancelled():
-            self._task.result()
+        if not self._task.cancelled() and isinstance(error := self._task.exception(), Exception):
+            raise error  # Ctrl-C the loop has raised already
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -310,10 +310,12 @@ class Client:
             document: GraphQL text, a ``Path`` of a file that holds it, or a gql document or request.
             variables: for the document; JSON values.
             operation_name: which subscription of the document, where it has several.
-            type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass or ``TypedDict`` of the fields
-                that you want, nested as the document nests them and named as there, or by ``msgspec.field(name=…)``;
-                None: dicts and lists. A field with a default may be absent, also for being misspelt, unless the struct
-                has ``forbid_unknown_fields``. Messages of many rows are decoded into structs in half the time.
+            type: what ``message.data`` is decoded into: a msgspec ``Struct``, dataclass, ``TypedDict`` or pydantic
+                model of the fields that you want, nested as the document nests them and named as there, or by
+                ``msgspec.field(name=…)`` or pydantic's aliases; None: dicts and lists. A field with a default may be
+                absent, also for being misspelt, unless the struct has ``forbid_unknown_fields``, or the model
+                ``extra="forbid"``. Messages of many rows are decoded into structs in half the time; pydantic takes its
+                own. ``bqstream types`` writes such structs.
             buffer: in place of the client's.
             on_gap: "raise" ends the subscription with ``GapFound`` where rows are missing that cannot be brought.
             resume: a checkpoint of this document, variables and endpoint: what came since then is brought first, and
@@ -535,8 +537,6 @@ class _Course:
         return self._client.status()
 
     def listen(self, listener: Callable[[events.Event], object]) -> Callable[[], None]:
-        """``listener`` gets the newest events, then every one to come, until what is returned is called. It must be
-        quick and must not raise."""
         for event in self._client._recent:
             listener(event)
         self._client._listeners.append(listener)
@@ -617,6 +617,9 @@ async def _run(
         bug = _leaf(error)
         closed = ConnectionGivenUp(f"the client failed by a bug of its own ({type(bug).__name__})")
         raise bug from None
+    except BaseExceptionGroup as group:  # Ctrl-C struck in a task of the client's: the loop is to raise it
+        closed = ConnectionGivenUp("the client was interrupted")
+        raise _leaf(group) from None
     finally:
         if (client := held()) is not None:
             client._served(closed)
@@ -633,8 +636,8 @@ def _weakly(method: Callable[..., None]) -> Callable[..., None]:
     return call
 
 
-def _leaf(error: Exception) -> Exception:
+def _leaf(error: BaseException) -> BaseException:
     """The one error in a group of groups."""
-    while isinstance(error, ExceptionGroup):
+    while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[-1]
     return error

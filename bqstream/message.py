@@ -257,7 +257,10 @@ class Message(Generic[T]):
                 said = (
                     f"a payload {what}, its bytes are in message.raw, and the next one can be read: {error}"
                 )
-                raise OperationFailed(said) from None
+                beside = _errors_in(self._arrival.raw)
+                if beside:  # where there are errors a null may stand in any place
+                    said += f"; the service says: {beside[0].get('message', beside[0])}"
+                raise OperationFailed(said, beside) from None
         return content
 
     @property
@@ -307,6 +310,22 @@ class Message(Generic[T]):
         if shapeless or len(self.cubes or found) == 1:
             return chain.from_iterable(rows for _, rows in found)
         return ({key: row} for key, rows in found for row in rows)
+
+
+class _Beside(msgspec.Struct):
+    """Of a payload the errors alone."""
+
+    errors: list[dict[str, Any]] = []
+
+
+def _errors_in(raw: bytes) -> Sequence[dict[str, Any]]:
+    try:
+        return _beside(raw).errors
+    except UNREADABLE:
+        return ()
+
+
+_beside = msgspec.json.Decoder(_Beside).decode
 
 
 def require_cube(cube: str | None, cubes: tuple[str, ...]) -> None:
@@ -359,6 +378,15 @@ def _fields(value: Any) -> Mapping[str, Any] | None:
     if isinstance(value, msgspec.Struct):
         names = zip(value.__struct_encode_fields__, value.__struct_fields__, strict=True)
         return {key: getattr(value, name) for key, name in names}
+    if hasattr(value, "__pydantic_validator__"):  # a model, or a dataclass of its
+        models = getattr(type(value), "__pydantic_fields__", None) or type(value).model_fields
+        return {_alias(name, field): getattr(value, name) for name, field in models.items()}
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return None
+
+
+def _alias(name: str, field: Any) -> str:
+    """The key by which pydantic looks for a field."""
+    alias = field.validation_alias
+    return alias if isinstance(alias, str) else name

@@ -15,7 +15,8 @@ TRANSFERS = """subscription { EVM(network: eth) { Transfers {
 } } }"""
 
 
-# The fields that are wanted, named and nested as in the document. A dataclass or a TypedDict does as well.
+# The fields that are wanted, named and nested as in the document. A dataclass, a TypedDict or a pydantic model does as
+# well, and `bqstream types` writes such structs for a document.
 class Block(msgspec.Struct):
     Number: str
 

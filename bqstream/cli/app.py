@@ -19,6 +19,7 @@ COMMANDS = {
     "doctor": "Say what is wrong, and what to do: from the credentials to the first row of DOCUMENT.",
     "simulator": "Serve what Bitquery's streaming API serves, made up, on loopback.",
     "tail": "Print the rows of DOCUMENT (a file, or - for standard input) until stopped.",
+    "types": "Write msgspec models of what DOCUMENT (a file, or - for standard input) brings.",
     "token": "Get a token with the credentials found, and tell their kind, their scope and when it expires.",
 }
 

@@ -215,6 +215,15 @@ def question(
     return Question(parsed, _variables(parsed, var, vars))
 
 
+def schema_text(path: str | None) -> str | None:
+    """What the file of a schema holds; None for none. Raises UsageError where it cannot be read."""
+    try:
+        return None if path is None else Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error
+        raise UsageError(f"--schema {path} cannot be read: {why}") from None
+
+
 def use_token_url(url: str | None) -> None:
     """Have the credentials that the environment holds fetch their tokens there, since it is a part of them."""
     if url:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from .. import BqstreamError, Client, UsageError
 from ..collect import Address, Batching, Collector, open_sink
 from ..collect.monitor import Monitor
-from .asking import Options, question, use_token_url
+from .asking import Options, question, schema_text, use_token_url
 from .collecting import run_all, seen, told
 from .running import run, tell
 from .settings import SAMPLE, Job, Settings, all_of, read
@@ -257,7 +257,7 @@ def collector_of(client: Any, job: Job, settings: Settings) -> Collector:
         name=job.name,
         table=job.table,
         columns=job.columns,
-        schema=_text_of(job.schema_file),
+        schema=schema_text(job.schema_file),
         decimals=job.decimals,
         since=job.since,
         on_gap=job.on_gap,
@@ -268,11 +268,3 @@ def collector_of(client: Any, job: Job, settings: Settings) -> Collector:
         limit=job.rows,
         overdue=settings.process.overdue,
     )
-
-
-def _text_of(path: str | None) -> str | None:
-    try:
-        return None if path is None else Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = (isinstance(error, OSError) and error.strerror) or error
-        raise UsageError(f"--schema {path} cannot be read: {why}") from None

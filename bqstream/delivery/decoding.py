@@ -1,11 +1,12 @@
 """Payloads decoded for the user: past hidden fields, and straight into a type of the user's own where one is given.
 
 A field that the type does not name is passed over, which costs a fraction of decoding it and taking it out again.
+pydantic is not imported here: who has a model of its, has it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,9 +32,12 @@ def decoder(plan: Plan | None, into: Any = None) -> Decode:
     if into is None:
         return _past_hidden(plan) if plan is not None and hides else _anything
     if isinstance(into, str) or not isinstance(into, Hashable):
-        raise UsageError(f"type={into!r}: give a class, such as a msgspec Struct, a dataclass or a TypedDict")
-    typed = _typed(into)
-    if plan is None or not hides or _passes_over(into, plan):
+        raise UsageError(
+            f"type={into!r}: give a class, such as a msgspec Struct, a dataclass, a TypedDict or a pydantic model"
+        )
+    validates = hasattr(into, "__pydantic_validator__")
+    typed = _validated(into) if validates else _typed(into)
+    if plan is None or not hides or (not validates and _passes_over(into, plan)):
         return typed
     return lambda raw: typed(plan.shown(raw))
 
@@ -44,14 +48,59 @@ def _typed(into: Any) -> Decode:
         decode: Decode = msgspec.json.Decoder(Content[into]).decode
         fits = _is_object(inspect.type_info(into))
         said = (
-            "data is an object with the root field in it: give a msgspec Struct, a dataclass or a TypedDict, "
-            "or no type, and make another library's models of the dicts"
+            "data is an object with the root field in it: give a msgspec Struct, a dataclass, a TypedDict or a "
+            "pydantic model, or no type, and make another library's models of the dicts"
         )
     except (TypeError, NameError) as error:
         fits, said = False, str(error)
     if not fits:
         raise UsageError(f"type={getattr(into, '__name__', into)}: {said}")
     return decode
+
+
+@lru_cache(maxsize=256)
+def _validated(into: Any) -> Decode:
+    """Into a pydantic model, or a dataclass of its, straight from the bytes of ``data``."""
+    from pydantic import ValidationError
+    from pydantic.errors import PydanticUserError
+
+    try:
+        if getattr(into, "__pydantic_root_model__", False):
+            raise TypeError("data is an object with the root field in it: give a model of fields")
+        validate = into.__pydantic_validator__.validate_json
+    except (PydanticUserError, TypeError, NameError) as error:  # a type of a field is not there, as it may be
+        raise UsageError(f"type={into.__name__}: {error}") from None
+
+    def decode(raw: bytes) -> Content:
+        apart = _apart(raw)
+        data = bytes(apart.data)
+        if data == b"null":  # beside errors
+            return Content(None, apart.errors, apart.extensions)
+        try:
+            return Content(validate(data), apart.errors, apart.extensions)
+        except ValidationError as error:
+            raise msgspec.ValidationError(_said(error.errors(include_url=False))) from None
+
+    return decode
+
+
+class _Apart(msgspec.Struct):
+    """A payload whose data is left as it is."""
+
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    errors: Any = None
+    extensions: Any = None
+
+
+_apart = msgspec.json.Decoder(_Apart).decode
+
+
+def _said(errors: Sequence[Any]) -> str:
+    """The first thing that is wrong, and where, in the words in which msgspec says it."""
+    first = errors[0]
+    at = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return f"{first['msg']} - at `$.data{at}`{more}"
 
 
 def _is_object(node: inspect.Type) -> bool:

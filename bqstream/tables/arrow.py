@@ -1,4 +1,4 @@
-"""Rows as Arrow tables, for the sinks whose libraries take them."""
+"""Rows as Arrow tables: for the sinks whose libraries take them, and for data frames."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ def arrow_of(
 def _plain(column: Column, kind: pa.DataType, values: list[Any]) -> Sequence[Any]:
     if column.kind == "decimal" and pa.types.is_string(kind):
         return [format(value, "f") if isinstance(value, Decimal) else None for value in values]
-    if (
-        column.kind == "timestamp"
-    ):  # Arrow takes a number in a fifth of the time, and rows of a block share theirs
+    if column.kind == "timestamp":
+        # Arrow takes a number in a fifth of the time, and rows of a block share theirs.
         known = {value: None if value is None else (value - _EPOCH) // _MICROSECOND for value in set(values)}
         return list(map(known.__getitem__, values))
     return values

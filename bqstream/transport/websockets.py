@@ -175,6 +175,9 @@ class _Socket(ClientConnection):
         except Exception as error:  # noqa: BLE001  (run() raises it)
             self.failure = error
             self.transport.abort()
+        except BaseException:  # Ctrl-C where nobody handles it: what it cut short is missed with the link
+            self.transport.abort()
+            raise
         if self.frames.paused:
             self.transport.pause_reading()
         elif not self.frames.simple:

@@ -183,6 +183,8 @@ async def test_a_reading_cell_that_is_interrupted_ten_times_more_leaves_what_the
     for _ in range(AGAIN):
         assert await notebook.interrupted(READING) == "CancelledError"
     same(first, await notebook.asked("figures()"))
+    blocking = 'print("it blocks the loop", flush=True); time.sleep(20)'
+    assert await notebook.interrupted(blocking) == "KeyboardInterrupt"
     assert await notebook.asked("len(stream.gaps)") == 0
     await notebook.assert_all_came(service)
     await notebook.done(CLOSING)
@@ -210,60 +212,6 @@ async def test_all_cells_may_be_run_again_ten_times_though_the_last_one_never_is
     same(figures[0], figures[-1])
     await notebook.done(CLOSING)
     await until(lambda: service.counters.open_sockets == 0)
-
-
-@pytest.mark.asyncio
-async def test_a_cell_that_blocks_may_be_interrupted_like_any_other(
-    notebook: Notebook, service: Simulator
-) -> None:
-    await notebook.opened(service)
-    assert await notebook.interrupted('print("…", flush=True); time.sleep(20)') == "KeyboardInterrupt"
-    assert await notebook.interrupted(READING) == "CancelledError"
-    await notebook.assert_all_came(service)
-    await notebook.done(CLOSING)
-
-
-STRIKING = """
-from bqstream.delivery.stream import Stream
-
-struck = ["not yet"]
-
-def strike(where):
-    if not struck:
-        struck.append(where)
-        signal.raise_signal(signal.SIGINT)
-
-def told(event):
-    if type(event).__name__ == %r:
-        strike(asyncio.current_task().get_coro().__qualname__)
-
-def payloads(stream, *values, taken=Stream.payloads):
-    if %r == "a payload":
-        strike("the link's reading")
-    return taken(stream, *values)
-
-Stream.payloads = payloads
-"""
-
-
-@pytest.mark.parametrize("when", ["GapNamed", "a payload"])
-@pytest.mark.asyncio
-async def test_an_interrupt_that_arrives_in_the_clients_own_code_stops_the_cell_and_nothing_else(
-    when: str, notebook: Notebook, service: Simulator
-) -> None:
-    await notebook.opened(service)
-    await notebook.done(STRIKING % (when, when))
-    notebook.printed.clear()
-    cell = asyncio.create_task(notebook.run(f"struck.clear()\n{READING}"))
-    if when != "a payload":
-        await notebook.printed.wait()
-        service.faults.close(1012)
-    _, error = await cell
-    assert error == "CancelledError"
-    print(f"{when}: struck in {(await notebook.asked('struck'))[0]}")
-    assert await notebook.interrupted(READING) == "CancelledError"
-    await notebook.assert_all_came(service)
-    await notebook.done(CLOSING)
 
 
 @pytest.mark.parametrize("now", [False, True], ids=["shut down", "killed"])

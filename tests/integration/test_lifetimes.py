@@ -7,14 +7,16 @@ import gc
 import random
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 import bqstream
-from bqstream import Client, ClientCredentials
+from bqstream import Client, ClientCredentials, ConnectionGivenUp, Timeouts
+from bqstream.delivery.stream import Stream
 from bqstream.errors import UsageError
+from bqstream.events import Event, GapNamed
 from bqstream.simulator import Simulator
 from bqstream.simulator.threads import SimulatorThread
 from bqstream.subscription import Subscription
@@ -122,6 +124,86 @@ def test_ctrl_c_in_a_read_leaves_client_and_stream_as_they_were() -> None:
     assert len(rows) == 12
     assert len(set(numbers)) == 12
     assert threading.active_count() == 1
+
+
+class Struck:
+    """A loop without a handler for SIGINT, as in a console: KeyboardInterrupt rises wherever it strikes, once."""
+
+    def __init__(self) -> None:
+        self.armed = False
+
+    def strike(self) -> None:
+        if self.armed:
+            self.armed = False
+            raise KeyboardInterrupt
+
+    def told(self, event: Event) -> None:
+        if isinstance(event, GapNamed) and not event.gap.closed:
+            self.strike()
+
+
+async def _rows_of(stream: Subscription) -> list[Any]:
+    rows: list[Any] = []
+    async with asyncio.timeout(20):
+        async for message in stream:
+            rows += message.rows()
+            if message.replayed:
+                return rows
+    return rows
+
+
+def test_ctrl_c_in_a_links_reading_ends_the_link_so_that_what_it_cut_short_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    struck, taken = Struck(), Stream.payloads
+
+    def payloads(stream: Stream, *values: Any) -> bool:
+        struck.strike()
+        return taken(stream, *values)
+
+    monkeypatch.setattr(Stream, "payloads", payloads)
+    loop = asyncio.new_event_loop()
+    run = loop.run_until_complete
+    with SimulatorThread(block_interval=0.05) as simulator:
+        client = run(_opened(simulator, timeouts=Timeouts(grace=0.2)))
+        stream = run(_awaited(client.subscribe(BLOCKS)))
+        rows = run(_take(stream, 5))
+        struck.armed = True
+        _wait_for_ctrl_c(loop)
+        numbers = [*rows, *(int(row["Block"]["Number"]) for row in run(_rows_of(stream)))]
+        assert set(range(numbers[4], max(numbers))) <= set(numbers)
+        assert [gap.cause for gap in stream.gaps] == ["lost"]
+        run(client.aclose())
+    loop.close()
+
+
+def test_ctrl_c_in_a_task_of_the_clients_own_ends_it_and_its_readers_are_told() -> None:
+    struck = Struck()
+    loop = asyncio.new_event_loop()
+    run = loop.run_until_complete
+    with SimulatorThread(block_interval=0.05) as simulator:
+        client = run(_opened(simulator, on_event=struck.told))
+        stream = run(_awaited(client.subscribe(BLOCKS)))
+        run(_take(stream, 5))
+        struck.armed = True
+        simulator.faults.close(1012)
+        _wait_for_ctrl_c(loop)
+        with pytest.raises(ConnectionGivenUp, match="interrupted"):
+            run(_rows_of(stream))
+        run(client.aclose())
+        assert asyncio.all_tasks(loop) == set()
+    loop.close()
+
+
+def _wait_for_ctrl_c(loop: asyncio.AbstractEventLoop) -> None:
+    waiting = loop.create_task(asyncio.sleep(5))
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_until_complete(waiting)
+    waiting.cancel()  # which the loop has left behind
+
+
+async def _awaited(subscribing: Awaitable[Subscription]) -> Subscription:
+    return await subscribing
 
 
 # ---------------------------------------------------------------------- who reads, and when
@@ -288,11 +370,11 @@ def _run(scene: Callable[[SimulatorThread], Coroutine[Any, Any, None]]) -> None:
     gc.collect()
 
 
-async def _opened(simulator: SimulatorThread) -> Client:
+async def _opened(simulator: SimulatorThread, **options: Any) -> Client:
     credentials = ClientCredentials(
         simulator.client_id, simulator.client_secret, token_url=simulator.token_url
     )
-    return await bqstream.connect(credentials, endpoint=simulator.endpoint)
+    return await bqstream.connect(credentials, endpoint=simulator.endpoint, **options)
 
 
 def test_a_client_that_is_never_closed_warns_when_its_loop_has_ended() -> None:

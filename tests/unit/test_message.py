@@ -134,3 +134,21 @@ def test_a_reason_that_the_detail_has_already_is_not_said_twice() -> None:
         start=start, end=start, cause="dropped", detail="the reader was slow", reason="the reader was slow"
     )
     assert str(gap) == f"dropped, {start.isoformat()} to {start.isoformat()}: the reader was slow"
+
+
+class Under(msgspec.Struct):
+    Blocks: list[dict[str, str]]
+
+
+class Whole(msgspec.Struct):
+    EVM: Under
+
+
+def test_what_the_service_says_beside_data_that_does_not_fit_its_type_is_told() -> None:
+    raw = json.dumps({"data": {"EVM": {"Blocks": None}}, "errors": ERRORS}).encode()
+    with pytest.raises(OperationFailed, match="the service says: a cube failed") as error:
+        _ = message_of(raw, "Blocks", into=Whole).data
+    assert list(error.value.errors) == ERRORS
+    with pytest.raises(OperationFailed) as error:
+        _ = message_of(b'{"data": 5, "errors": "x"}', into=Whole).data
+    assert error.value.errors == ()

@@ -211,3 +211,51 @@ async def test_two_tasks_cannot_read_batches_of_one_subscription() -> None:
                 await anext(second)
         service.publish(block(2))
         assert numbers(await first) == [1, 2]
+
+
+# ---------------------------------------------------------------------- pausing
+
+
+@virtual_time
+async def test_a_pause_is_a_word_to_the_service_and_what_still_comes_is_not_listened_to() -> None:
+    other = DOCUMENT.replace("Calls", "Events")
+    async with client_of() as client, client.subscribe(DOCUMENT) as stream, client.subscribe(other):
+        await settle()
+        socket = service_of(client).newest
+        first = next(iter(client._open.values()))[0]
+        name = socket.id_of(first)
+        await stream.pause()
+        assert socket.words[-1] == "complete"
+        socket.say("next", name, json.loads(f'{{"data":{block(1)}}}'))
+        await settle()
+        assert client.status().subscriptions[0].waiting_messages == 0
+        await stream.resume()
+        await settle()
+        assert socket.words[-1] == "subscribe"
+        assert socket.id_of(first) != name
+        socket.data(first, block(2))
+        assert await take(stream.rows("Blocks"), 1) == [{"N": 2}]
+        assert {gap.cause for gap in stream.gaps} == {"paused"}
+
+
+@virtual_time
+async def test_a_pause_while_its_link_is_ending_leaves_no_link_that_the_next_one_is_compared_with() -> None:
+    async with client_of() as client, client.subscribe(DOCUMENT) as stream:
+        await settle()
+        service = service_of(client)
+        service.publish(block(1))
+        await settle()
+        service.newest.shut()
+        link = client._session.supervisors[0].links[0]  # type: ignore[union-attr]
+        while not link.ended:  # noqa: ASYNC110 - to the turn of the loop in which nobody has been told of it yet
+            await asyncio.sleep(0)
+        await stream.pause()
+        await settle()
+        assert len(service.sockets) == 1, "nothing is dialled for what is paused"
+        await stream.resume()
+        await settle()
+        service.publish(block(2))
+        assert await take(stream.rows("Blocks"), 2) == [{"N": 1}, {"N": 2}]
+        assert not client.status().subscriptions[0].unproven
+        assert all(gap.end is not None for gap in stream.gaps)
+        assert stream.gaps

@@ -108,7 +108,7 @@ async def test_a_loop_that_goes_on_keeps_its_rows_however_slow_it_is() -> None:
     async with subscribed() as (stream, service, _):
         looking = Looking(stream)
         await publish(service, *range(5))
-        read = []
+        read: list[int] = []
         async for message in stream:
             read.extend(row["N"] for row in message.rows())
             await asyncio.sleep(10 * LINGER)

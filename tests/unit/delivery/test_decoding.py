@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple, TypedDict
 
 import msgspec
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from bqstream.delivery.decoding import decoder
 from bqstream.delivery.document import Document
@@ -143,6 +146,71 @@ def test_what_does_not_fit_the_type_says_where() -> None:
         decoder(None, Data)(b'{"data":{"EVM":{"Transfers":[{"Transfer":{"Amount":1}}]}}}')
 
 
+class ModelTransfer(BaseModel):
+    amount: Decimal = Field(alias="Amount")
+
+
+class ModelRow(BaseModel):
+    Transfer: ModelTransfer
+    to: str | None
+
+
+class ModelUnder(BaseModel):
+    transfers: list[ModelRow] = Field(alias="Transfers")
+
+
+class ModelData(BaseModel):
+    EVM: ModelUnder
+
+
+@pydantic_dataclass
+class PydanticData:
+    evm: ModelUnder = Field(alias="EVM")
+
+
+@pytest.mark.parametrize(("into", "root"), [(ModelData, "EVM"), (PydanticData, "evm")])
+def test_a_model_of_pydantics_gets_its_fields_and_its_rows_are_found_by_their_aliases(
+    into: Any, root: str
+) -> None:
+    plan = plan_of(HIDING)
+    raw = brought(plan, {"Transfer": {"Amount": "1.50"}, "to": "0x2"}, errors=[{"message": "x"}])
+    content = decoder(plan, into)(raw)
+    (row,) = getattr(content.data, root).transfers
+    assert (row.Transfer.amount, row.to, content.errors) == (Decimal("1.50"), "0x2", [{"message": "x"}])
+    assert list(cubes_of(content.data)) == [("Transfers", [row])]
+
+
+@pytest.mark.parametrize("extra", ["allow", "forbid", "ignore"])
+def test_no_hidden_field_gets_into_a_model_of_pydantics_or_breaks_it(extra: Any) -> None:
+    class Row(BaseModel):
+        model_config = ConfigDict(extra=extra)
+        to: str
+
+    class Under(BaseModel):
+        Transfers: list[Row]
+
+    class Whole(BaseModel):
+        EVM: Under
+
+    plan = plan_of(HIDING)
+    data = decoder(plan, Whole)(brought(plan, {"to": "0x2"})).data
+    assert data is not None
+    assert data.model_dump() == {"EVM": {"Transfers": [{"to": "0x2"}]}}
+
+
+@pytest.mark.parametrize("payload", [b'{"data":null,"errors":[{}]}', b'{"errors":[{}]}'])
+def test_data_that_is_null_is_no_model(payload: bytes) -> None:
+    content = decoder(None, ModelData)(payload)
+    assert (content.data, content.errors) == (None, [{}])
+
+
+def test_what_does_not_fit_a_model_of_pydantics_says_where() -> None:
+    row = b'{"Transfer":{"Amount":"many"}}'
+    at = r"\$\.data\.EVM\.Transfers\[0\]\.Transfer\.Amount` \(and 1 more\)$"
+    with pytest.raises(msgspec.ValidationError, match=at):
+        decoder(None, ModelData)(b'{"data":{"EVM":{"Transfers":[%s]}}}' % row)
+
+
 def test_a_type_that_cannot_be_decoded_into_is_refused() -> None:
     class Model:
         of_another_library: int
@@ -152,6 +220,9 @@ def test_a_type_that_cannot_be_decoded_into_is_refused() -> None:
 
     class Pair(NamedTuple):
         EVM: int
+
+    class Unfinished(BaseModel):
+        EVM: Nowhere  # type: ignore[name-defined]  # noqa: F821
 
     for into, why in (
         (int | Transfer | Row, "type=int"),
@@ -163,6 +234,8 @@ def test_a_type_that_cannot_be_decoded_into_is_refused() -> None:
         (list, "an object"),
         (Pair, "an object"),
         (msgspec.Raw, "an object"),
+        (RootModel[dict[str, int]], "an object"),
+        (Unfinished, "type=Unfinished.*Nowhere"),
     ):
         with pytest.raises(UsageError, match=why):
             decoder(None, into)

@@ -11,6 +11,7 @@ from bqstream.delivery.decoding import decoder
 from bqstream.message import Arrival
 from bqstream.notebook import live
 from bqstream.notebook.live import Live
+from bqstream.timeline import SAMPLES
 
 START = 1_800_000_000.0
 STATUS = Status(
@@ -117,7 +118,7 @@ def test_all_that_is_kept_is_bounded() -> None:
         cubes = {f"cube{second % 20}": [wide]}
         view.came([message(START + second, *([row()] * 200), **cubes)] * 3)
         view.look(START + second, STATUS)
-    assert len(view.samples) == live.SAMPLES
+    assert len(view.samples) == SAMPLES
     assert len(view.rows) == live.TABLES
     assert max(map(len, view.rows.values())) == live.ROWS
     assert len(view.points) == live.COLUMNS

@@ -137,7 +137,8 @@ async def test_another_column_is_sent_whole_and_nonsense_is_passed_over() -> Non
         screen.look()
         await publish(service, 7)
         await asyncio.sleep(TICK)
-        for nonsense in (None, 5, [], {}, {"kind": "column", "name": "none"}, {"kind": 3}, {"kind": "look"}):
+        odd: list[Any] = [None, 5, [], {}, {"kind": "column", "name": "none"}, {"kind": 3}, {"kind": "look"}]
+        for nonsense in odd:
             screen.watching.told(nonsense)
         service.publish(json.dumps({"EVM": {"Blocks": [{"Gas": 3, "Number": 8}]}}))
         await settle()

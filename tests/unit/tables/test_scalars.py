@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bqstream.tables.scalars import Schema, guess, is_list
+from bqstream.tables.scalars import Schema, forms, guess, is_list
 
 
 @pytest.mark.parametrize(
@@ -29,12 +29,46 @@ from bqstream.tables.scalars import Schema, guess, is_list
         ("Transaction.GasPrice", "decimal"),
         ("TransactionStatus.Success", "boolean"),
         ("Transfer.Currency.Fungible", "boolean"),
+        ("Transaction.Signer", None),
+        ("Accounts.IsSigner", "boolean"),
+        ("Price.IsQuotedInUsd", "boolean"),
+        ("Transfer.Currency.HasURI", "boolean"),
+        ("Trade.Issuer", None),
         ("Transfer.Currency.Symbol", None),
         ("count", None),
     ],
 )
 def test_a_field_is_known_by_the_services_habits(path: str, kind: str | None) -> None:
     assert guess(tuple(path.split("."))) == kind
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "found"),
+    [
+        ("EVM", "Block.Number", {"string"}),
+        ("EVM", "Transaction.Index", {"string", "integer"}),
+        ("EVM", "Log.Index", {"integer"}),
+        ("EVM", "Transfer.Amount", {"string"}),
+        ("Trading", "Supply.Amount", {"string", "number"}),
+        ("EVM", "Trade.Price", {"string", "number"}),
+        ("EVM", "Transfer.AmountInUSD", {"string", "number"}),
+        ("Solana", "Instruction.Accounts.IsWritable", {"boolean"}),
+        ("Solana", "Transaction.Signer", {"string"}),
+        ("EVM", "Arguments.Value.bigInteger", {"string"}),
+        ("EVM", "Arguments.Value.integer", {"integer"}),
+        ("EVM", "Arguments.Value.bool", {"boolean"}),
+        ("EVM", "Call.Value", {"string"}),
+        ("EVM", "count", {"string"}),
+        ("EVM", "sum", {"string", "number"}),
+        ("EVM", "Block.Time", {"string"}),
+        ("EVM", "__typename", {"string"}),
+        ("EVM", "Trade.Wondrous", set()),
+    ],
+)
+def test_how_json_brings_a_field_is_known_by_the_services_habits(
+    root: str, path: str, found: set[str]
+) -> None:
+    assert forms(root, tuple(path.split("."))) == found
 
 
 def test_fields_that_hold_lists_are_known() -> None:

@@ -1,0 +1,1 @@
+"""Types for what a document brings: by its selections, and a schema, a sample of rows or the fields' names."""
