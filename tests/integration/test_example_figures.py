@@ -94,7 +94,7 @@ async def test_candles_are_those_of_the_trunk_where_the_chain_forks(
 
 @contextlib.asynccontextmanager
 async def dying_receiver(path: Path, posts: int) -> AsyncIterator[tuple[str, list[int]]]:
-    """A receiver that kills itself at every so many posts and is started again; its URL and how often it died."""
+    """A receiver that kills itself at every so many posts and is started again; its URL, and how it ended each time."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -111,6 +111,7 @@ async def dying_receiver(path: Path, posts: int) -> AsyncIterator[tuple[str, lis
                     str(port),
                     str(path),
                     str(posts),
+                    "after" if deaths else "before",
                 ),
                 cwd=ROOT,
                 env=environment(),
@@ -162,9 +163,7 @@ async def test_each_alert_comes_once_though_the_receiver_is_killed_and_the_sende
         client_for(simulator, timeouts=Timeouts(grace=0.3)) as client,
     ):
         sending = asyncio.create_task(webhook_alert.alert(client, url, saved))
-        await until(
-            lambda: len(deaths) == 1, within=60
-        )  # it waits for the receiver: a post is taken, and not answered
+        await until(lambda: len(deaths) == 1, within=60)  # the post that it died of is lost
         sending.cancel()
         await asyncio.wait({sending})
         sending = asyncio.create_task(webhook_alert.alert(client, url, saved))

@@ -1,7 +1,7 @@
-"""A receiver of webhooks that dies: ``python -m tests.integration.webhook_receiver PORT DATABASE POSTS``.
+"""A receiver of webhooks that dies: ``python -m tests.integration.webhook_receiver PORT DATABASE POSTS WHEN``.
 
-It keeps each alert under its idempotency key, as receivers do, and kills itself at the post of that number: after it
-has kept the alert, and before it says so.
+It keeps each alert under its idempotency key, as receivers do, and kills itself at the post of that number: "before" it
+has kept the alert, or "after" that, and before it says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aiohttp import web
 
 
 def main() -> None:
-    port, path, posts = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    port, path, posts, when = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     database = sqlite3.connect(path)
     database.execute("CREATE TABLE IF NOT EXISTS alerts (key TEXT PRIMARY KEY, text TEXT)")
     database.execute("CREATE TABLE IF NOT EXISTS posts (key TEXT)")
@@ -25,10 +25,12 @@ def main() -> None:
     async def receive(request: web.Request) -> web.Response:
         nonlocal left
         alert, key = await request.json(), request.headers["Idempotency-Key"]
+        left -= 1
+        if left == 0 and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
         with database:
             database.execute("INSERT INTO posts VALUES (?)", (key,))
             database.execute("INSERT OR IGNORE INTO alerts VALUES (?, ?)", (key, alert["text"]))
-        left -= 1
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
         return web.Response(status=503 if left == posts // 2 else 200)
