@@ -3,11 +3,14 @@
 The service sends no retraction (subscriptions/trigger): a row of another branch comes under another hash, and that is
 all that shows it. Which branch stays nobody says: the one that came last is taken for it. A block without a row of the
 subscription's is not seen, so that one which was replaced by such a block stays.
+
+A query tells of a branch before live payloads that were held back for it do, though these came first: what they
+themselves show to be given up is not taken for the newer branch then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -35,6 +38,16 @@ class Forks:
         self._orphans: set[str] = set()
         self._found: dict[int, tuple[tuple[Fork, ...], frozenset[str]]] = {}  # by payload
         self._late: dict[str, list[Any]] = {}
+        self._given_up: dict[
+            str, str
+        ] = {}  # a block's hash: that of the one which is to take its branch's place
+
+    def held(self, payloads: Iterable[bytes]) -> None:
+        """These were held back while a gap was closed, and come next, less the rows that queries have brought."""
+        ahead = Forks(self._readers, self._history)
+        for place, raw in enumerate(payloads):
+            ahead._look(place, Payload(raw))
+        self._given_up |= ahead._given_up
 
     def at(self, number: int) -> tuple[Fork, ...]:
         """What payload ``number`` brought in another block's place."""
@@ -68,6 +81,8 @@ class Forks:
             self._seen.pop(gone, None)
             self._replacing.discard(gone)
             self._orphans.discard(gone)
+        while len(self._given_up) > MOST_HEIGHTS:
+            del self._given_up[next(iter(self._given_up))]
 
     def _look(self, place: int, payload: Payload) -> None:
         forks: dict[str, Fork] = {}
@@ -81,20 +96,21 @@ class Forks:
                 if cursor is None or branch is None:
                     continue
                 height, known = cursor.value, self._heights.get(cursor.value)
-                if branch in self._orphans:
+                if branch in self._orphans or self._given_up.get(branch) in self._seen:
+                    self._orphans.add(branch)
                     reader.take_out(row)
                     self._late.setdefault(key, []).append(row)
                 elif known != branch:
                     if known is not None:
                         forks[branch] = Fork(key, height, branch, known)
                         self._replacing.add(branch)
-                        orphans |= self._abandon(height, place)
+                        orphans |= self._abandon(height, place, branch)
                     self._heights[height] = branch
                     self._seen.setdefault(branch, place)
         if forks:
             self._found[place] = tuple(forks.values()), frozenset(orphans)
 
-    def _abandon(self, height: int, place: int) -> set[str]:
+    def _abandon(self, height: int, place: int, branch: str) -> set[str]:
         """The chain goes on from another block of this height: what stood there and what followed on it is given up.
 
         Blocks above that came since the first of the new branch belong to that, whatever order they came in.
@@ -110,6 +126,7 @@ class Forks:
         }
         found -= self._orphans
         self._orphans |= found
+        self._given_up |= dict.fromkeys(found, branch)
         return found
 
     def _rows_of(self, orphans: frozenset[str], until: int) -> dict[str, list[Any]]:

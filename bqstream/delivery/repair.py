@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -36,7 +36,7 @@ class Repair:
 
     Args:
         deliver: gets what queries brought, as (source, bytes, time, replayed).
-        release: gets each payload that was held back, when its turn comes.
+        release: gets each payload that was held back, when its turn comes; ``releasing`` all of them, before the first.
         room: whether the buffer takes more.
         want_queries: a query can be sent; ``step`` says which.
         finished: a gap is closed, and nothing is held back any more.
@@ -51,6 +51,7 @@ class Repair:
         *,
         deliver: Callable[[int, bytes, float, bool], bool],
         release: Callable[[Held], None],
+        releasing: Callable[[Sequence[bytes]], None],
         room: Callable[[], bool],
         want_queries: Callable[[], None],
         finished: Callable[[float], None],
@@ -61,6 +62,7 @@ class Repair:
         self._counting = counting
         self._deliver = deliver
         self._release = release
+        self._releasing = releasing
         self._room = room
         self._want_queries = want_queries
         self._finished = finished
@@ -200,7 +202,9 @@ class Repair:
         was_full = bool(closing.ready)
         if not self._drained(closing, now):
             return
-        closing.releasing = closing.releasing or closing.queried
+        if closing.queried and not closing.releasing:
+            closing.releasing = True
+            self._releasing([held.raw for held in closing.held])
         while closing.releasing and closing.held and self._room():
             self._release(closing.release())
         if closing.releasing and not closing.held:

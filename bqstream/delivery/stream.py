@@ -110,6 +110,7 @@ class Stream:
             started=merging.started,
             room=self._has_room_to_fill,
             want_queries=merging.on_queries,
+            releasing=self._releasing,
             lag=merging.lag,
             pause=merging.pause,
             hold=merging.hold,
@@ -166,6 +167,11 @@ class Stream:
     def forks(self, number: int) -> tuple[Fork, ...]:
         """Which blocks of message ``number`` took others' places."""
         return self._found_forks().at(number)
+
+    def _releasing(self, held: Sequence[bytes]) -> None:
+        """What a query brought may be of a branch on which the live payloads that follow it only end."""
+        if self._undo or self._forks is not None:
+            self._found_forks().held(held)
 
     def _found_forks(self) -> Forks:
         if self._forks is None:

@@ -64,6 +64,7 @@ class Union:
             says that it was let go.
         room: whether the buffer takes more.
         want_queries: a query can be sent; ``step`` says which.
+        releasing: is told of all that was held back, before the first of it is delivered.
         lag: by how many seconds one source's rows may come later than another's; ``pause`` how much later still where
             a slow reader stopped a link.
         hold: how many bytes of live payloads may be held back while a gap is closed, together with the bytes that are
@@ -80,6 +81,7 @@ class Union:
         started: float,
         room: Callable[[], bool],
         want_queries: Callable[[], None],
+        releasing: Callable[[Sequence[bytes]], None],
         lag: float = 0.0,
         pause: float = 0.0,
         hold: int = 32 * MEBIBYTE,
@@ -98,6 +100,7 @@ class Union:
             self.counting,
             deliver=deliver,
             release=self._release,
+            releasing=releasing,
             room=room,
             want_queries=want_queries,
             finished=self._finished,

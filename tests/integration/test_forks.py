@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from datetime import timedelta
 from typing import Any
 
-from bqstream import Timeouts, Undo
+from bqstream import Client, Timeouts, Undo
 from bqstream.simulator import Simulator
 from bqstream.subscription import Subscription
 from tests.virtual_time import virtual_time
@@ -42,6 +43,20 @@ class Sink:
             self.messages += 1
 
 
+async def holds_the_trunk(sink: Sink, client: Client) -> None:
+    """From above the first block that it has, of which rows may have been before its time."""
+    query = TRANSFERS.replace("subscription", "query", 1).replace(
+        "Transfers {", "Transfers(limit: {count: 9999}) {"
+    )
+    trunk = (await client.execute(query))["EVM"]["Transfers"]
+    first = min(int(row["Block"]["Number"]) for row in sink.rows)
+    wanted = Counter(json.dumps(row, sort_keys=True) for row in trunk if int(row["Block"]["Number"]) > first)
+    kept = Counter(
+        {row: n for row, n in (+sink.kept).items() if int(json.loads(row)["Block"]["Number"]) > first}
+    )
+    assert kept == wanted
+
+
 @virtual_time
 async def test_what_forks_take_back_leaves_the_trunk() -> None:
     async with (
@@ -60,20 +75,34 @@ async def test_what_forks_take_back_leaves_the_trunk() -> None:
         await until(lambda: simulator.ledger.verdict(TRANSFERS, sink.rows).exact)
         assert sink.forks == 6, "heights that came twice"
         assert sink.undos
-        query = TRANSFERS.replace("subscription", "query", 1).replace(
-            "Transfers {", "Transfers(limit: {count: 9999}) {"
-        )
-        trunk = (await client.execute(query))["EVM"]["Transfers"]
-        first = min(int(row["Block"]["Number"]) for row in sink.rows)
-        wanted = Counter(
-            json.dumps(row, sort_keys=True) for row in trunk if int(row["Block"]["Number"]) > first
-        )
-        kept = Counter(
-            {row: n for row, n in (+sink.kept).items() if int(json.loads(row)["Block"]["Number"]) > first}
-        )
-        assert kept == wanted
+        await holds_the_trunk(sink, client)
         reading.cancel()
         await asyncio.wait({reading})
+
+
+@virtual_time
+async def test_a_fork_while_a_gap_is_being_closed_leaves_the_trunk() -> None:
+    """The query brings the trunk; the branch that was given up had come live before, and was held back."""
+    async with (
+        Simulator(seed=1, block_interval=0.1) as simulator,
+        client_for(simulator, timeouts=Timeouts(grace=1)) as client,
+    ):
+        await simulator.blocks(10)
+        async with client.subscribe(TRANSFERS, since=timedelta(seconds=1), undo=True) as stream:
+            sink = Sink(stream)
+            reading = asyncio.create_task(sink.read())
+            await simulator.blocks(5)
+            assert stream.closing
+            simulator.faults.fork(2)
+            await simulator.blocks(80)
+            assert not stream.closing
+            simulator.pause()
+            await simulator.drained()
+            await until(lambda: simulator.ledger.verdict(TRANSFERS, sink.rows).lost == 0)
+            assert sink.undos
+            await holds_the_trunk(sink, client)
+            reading.cancel()
+            await asyncio.wait({reading})
 
 
 @virtual_time

@@ -19,12 +19,16 @@ class Chain:
         self.history = History()
         self.forks = Forks({"A": READER}, self.history)
 
-    def bring(self, *rows: tuple[int, str, int]) -> int:
+    @staticmethod
+    def payload(*rows: tuple[int, str, int]) -> bytes:
         found = [
             {"Block": {"Number": str(height)}, "v": value, "bqs_Block": {"Hash": branch}}
             for height, branch, value in rows
         ]
-        raw = json.dumps({"data": {"EVM": {"A": found}}}).encode()
+        return json.dumps({"data": {"EVM": {"A": found}}}).encode()
+
+    def bring(self, *rows: tuple[int, str, int]) -> int:
+        raw = self.payload(*rows)
         self.history.add(Arrival(raw, 0.0, 1))
         self.history.take(Arrival(raw, 0.0, 1))
         return self.history.last
@@ -96,3 +100,38 @@ def test_rows_that_show_no_hash_are_never_taken_back() -> None:
     history.add(Arrival(b'{"data":{"EVM":{"A":[{"Block":{"Time":"2026-01-01T00:00:00Z"}}]}}}', 0.0, 1))
     assert forks.at(1) == ()
     assert forks.undo(1) is None
+
+
+def test_what_was_held_back_of_a_branch_that_a_query_knew_to_be_given_up_does_not_take_the_trunk_back() -> (
+    None
+):
+    chain = Chain()
+    chain.undone(chain.bring((1, "a1", 1)))
+    chain.undone(chain.bring((2, "b2", 2), (3, "b3", 3)))  # a query's, after the fork
+    chain.forks.held(
+        [
+            chain.payload((2, "a2", 4)),
+            chain.payload((3, "a3", 5), (4, "a4", 6)),
+            chain.payload((2, "b2", 2)),  # the query has brought it, so that it does not come again
+            chain.payload((4, "b4", 7)),
+        ]
+    )
+    assert chain.undone(chain.bring((2, "a2", 4))) is None
+    assert chain.undone(chain.bring((3, "a3", 5), (4, "a4", 6))) == [4], "one payload later"
+    assert chain.undone(chain.bring((4, "b4", 7))) == [6, 5], "of a height too that no query brought"
+
+
+def test_a_fork_that_is_newer_than_what_a_query_brought_counts_as_ever() -> None:
+    chain = Chain()
+    chain.undone(chain.bring((1, "a1", 1), (2, "a2", 2)))  # a query's, before the fork
+    chain.forks.held([chain.payload((2, "b2", 3)), chain.payload((3, "b3", 4))])
+    number = chain.bring((2, "b2", 3))
+    assert chain.forks.at(number) == (Fork("A", 2, "b2", "a2"),)
+    assert chain.undone(number) == [2]
+
+
+def test_a_fork_within_what_was_held_back_counts_as_ever_where_no_query_knew_of_it() -> None:
+    chain = Chain()
+    chain.forks.held([chain.payload((1, "a1", 1)), chain.payload((1, "b1", 2))])
+    assert chain.undone(chain.bring((1, "a1", 1))) is None
+    assert chain.undone(chain.bring((1, "b1", 2))) == [1]
