@@ -19,7 +19,6 @@ from .reader import Reader
 from .status import Status
 from .tap import Tap
 
-
 _OPENING = "stream = await client.subscribe(…), or async with client.subscribe(…) as stream"
 
 

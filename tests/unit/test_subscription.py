@@ -57,7 +57,7 @@ async def test_what_has_to_be_awaited_says_so() -> None:
         with pytest.raises(UsageError, match=r"stream = await client\.subscribe"):
             aiter(forgotten)
         with pytest.raises(AttributeError, match=r"its rows is used: stream = await client\.subscribe"):
-            forgotten.rows()  # type: ignore[attr-defined]
+            forgotten.rows()
     async with subscribed() as (stream, _):
         for way in (stream.rows("Blocks"), stream.message_batches(), aiter(stream)):
             with pytest.raises(UsageError, match="async for, not for"):
