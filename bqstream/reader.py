@@ -196,6 +196,7 @@ class _Loop:
         return self
 
     def __iter__(self) -> NoReturn:
+        self._reader._loops.discard(self)  # the traceback, which a notebook keeps, holds this one
         raise UsageError("what a stream brings comes with time: async for, not for")
 
 

@@ -59,9 +59,11 @@ async def test_what_has_to_be_awaited_says_so() -> None:
         with pytest.raises(AttributeError, match=r"its rows is used: stream = await client\.subscribe"):
             forgotten.rows()
     async with subscribed() as (stream, _):
-        for way in (stream.rows("Blocks"), stream.message_batches(), aiter(stream)):
+        ways = [stream.rows("Blocks"), stream.message_batches(), aiter(stream)]
+        for way in ways:
             with pytest.raises(UsageError, match="async for, not for"):
                 list(way)  # type: ignore[call-overload]
+        assert not stream.is_read, "nobody is in a loop that did not begin"
 
 
 @virtual_time
