@@ -89,6 +89,19 @@ class Gap:
         return html.facts(f"{state} {self.number}", [(name, value) for name, value in pairs if value])
 
 
+class Gaps(tuple[Gap, ...]):
+    """A subscription's gaps, oldest first: a tuple, which a notebook shows as a table, the newest on top."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        newest = [
+            (gap.number, gap.cause, ", ".join(gap.cubes), gap.start, gap.end, gap._state)
+            for gap in self[::-1]
+        ]
+        return html.grid(("gap", "cause", "cubes", "from", "to", "state"), newest) or html.text("no gaps")
+
+
 @dataclass(frozen=True, slots=True)
 class Crossed:
     """How an operation crossed: ``proven`` that nothing fell between the links; ``merged`` rows came on both."""

@@ -7,7 +7,7 @@ import contextlib
 import weakref
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from itertools import chain
-from typing import Any, Generic, Self
+from typing import Any, Generic, NoReturn, Self
 
 from . import options
 from .delivery.stream import Stream
@@ -194,6 +194,10 @@ class _Loop:
 
     def __aiter__(self) -> Self:
         return self
+
+    def __iter__(self) -> NoReturn:
+        self._reader._loops.discard(self)  # the traceback, which a notebook keeps, holds this one
+        raise UsageError("what a stream brings comes with time: async for, not for")
 
 
 class _Messages(_Loop, Generic[T]):

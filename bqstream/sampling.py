@@ -32,7 +32,8 @@ def sample(
         polars.from_arrow(bqstream.sample(Path("trades.graphql"), {"network": "eth"}, rows=1000, seconds=60))
 
     It blocks until there are so many ``rows``, or ``seconds`` have passed since the subscription was live, or the
-    service has ended it. Ctrl-C closes all, and gives no table.
+    service has ended it. Ctrl-C closes all, and gives no table. A service that cannot be reached is tried again for as
+    long as ``backoff`` says: without an end, or ``backoff=Backoff(attempts=3)``.
 
     Args:
         document, variables: as ``Client.subscribe`` takes them.

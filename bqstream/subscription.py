@@ -14,10 +14,12 @@ from .delivery.stream import Stream
 from .errors import UsageError
 from .events import Event
 from .frames import Frames
-from .message import Gap, T
+from .message import Gaps, T
 from .reader import Reader
 from .status import Status
 from .tap import Tap
+
+_OPENING = "stream = await client.subscribe(…), or async with client.subscribe(…) as stream"
 
 
 class Course(Protocol):
@@ -55,10 +57,6 @@ class Subscription(Reader[T], Frames):
 
     def _repr_html_(self) -> str:
         stream, gaps = self._stream, self.gaps
-        newest = [
-            (gap.number, gap.cause, ", ".join(gap.cubes), gap.start, gap.end, gap._state)
-            for gap in gaps[::-1]
-        ]
         pairs = (
             ("state", self._state()),
             ("cubes", ", ".join(stream.cubes)),
@@ -67,14 +65,12 @@ class Subscription(Reader[T], Frames):
             ("rows from queries", stream.backfilled),
             ("holes", sum(gap.is_hole for gap in gaps)),
         )
-        return html.facts(f"Subscription {self.operation}", pairs) + html.grid(
-            ("gap", "cause", "cubes", "from", "to", "state"), newest
-        )
+        return html.facts(f"Subscription {self.operation}", pairs) + (gaps._repr_html_() if gaps else "")
 
     def _state(self) -> str:
         if self._closed:
             return "closed"
-        return "ended" if self._stream.ended else "paused" if self.paused else "open"
+        return "ended" if self._stream.over else "paused" if self.paused else "open"
 
     @property
     def cubes(self) -> tuple[str, ...]:
@@ -82,9 +78,9 @@ class Subscription(Reader[T], Frames):
         return self._stream.cubes
 
     @property
-    def gaps(self) -> tuple[Gap, ...]:
+    def gaps(self) -> Gaps:
         """Every range in which rows may not have been delivered, oldest first; the newest may still be open."""
-        return tuple(self._stream.gaps)
+        return Gaps(self._stream.gaps)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -160,17 +156,14 @@ class Subscribing(Awaitable[Subscription[T]]):
         self._open = open
         self._subscription: Subscription[T] | None = None
 
+    def __repr__(self) -> str:
+        return f"<Subscription that is not open: {_OPENING}>"
+
     def __aiter__(self) -> AsyncIterator[Any]:
-        raise UsageError(
-            "a subscription is opened before it is read: async with client.subscribe(…) as stream, or "
-            "stream = await client.subscribe(…)"
-        )
+        raise UsageError(f"a subscription is opened before it is read: {_OPENING}")
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"a subscription is opened before its {name} is used: async with client.subscribe(…) as stream, or "
-            "stream = await client.subscribe(…)"
-        )
+        raise AttributeError(f"a subscription is opened before its {name} is used: {_OPENING}")
 
     def __await__(self) -> Generator[Any, None, Subscription[T]]:
         return self._open().__await__()

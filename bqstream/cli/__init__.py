@@ -5,8 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-# What the command line itself is made of, cyclopts' own needs among it; none of it is core.
-_EXTRA = ("attr", "attrs", "cyclopts", "docstring_parser", "rich", "rich_rst")
+# What the command line itself is made of, cyclopts' own needs among it, and what some commands need beside; none of it
+# is core.
+_EXTRAS = {
+    "cli": ("attr", "attrs", "cyclopts", "docstring_parser", "rich", "rich_rst"),
+    "collect": ("aiohttp_sse", "filelock", "prometheus_client", "pydantic", "pythonjsonlogger", "zstandard"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -18,6 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ImportError as error:
         # cyclopts tells of a command's module that cannot be imported by an error of its own.
         cause = error.__cause__ if isinstance(error.__cause__, ImportError) else error
-        if cause.name is None or cause.name.partition(".")[0] not in _EXTRA:
+        missing = (cause.name or "").partition(".")[0]
+        extra = next((extra for extra, names in _EXTRAS.items() if missing in names), None)
+        if extra is None:
             raise
-        sys.exit(f'bqstream: the command line needs {cause.name}: pip install "bqstream[cli]"')
+        who = "the command line" if extra == "cli" else "this command"
+        sys.exit(f'bqstream: {who} needs {cause.name}: pip install "bqstream[{extra}]"')

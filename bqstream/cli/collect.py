@@ -100,7 +100,8 @@ def collect(
         _ask.option("--dead-letters", metavar="FILE", help="For rows that do not fit their table."),
     ] = None,
     batch_seconds: Annotated[
-        str | None, _ask.option("--batch-seconds", metavar="TIME", help="Commit at least so often; else 5s.")
+        str | None,
+        _ask.option("--batch-seconds", metavar="TIME", help="Commit at least so often; else 5s, Parquet 1m."),
     ] = None,
     batch_messages: Annotated[
         str | None,

@@ -12,8 +12,8 @@ import msgspec
 from cyclopts.validators import Number
 
 from .. import Client, Message
-from ..collect.output import Output
 from ..events import Event
+from ..output import Output
 from ..wording import counted, timed
 from .asking import Options, Question, Since, question, use_token_url
 from .running import run, run_until, tell

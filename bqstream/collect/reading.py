@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import OperationFailed, UsageError
+from ..errors import BqstreamError, OperationFailed, UsageError
 from ..message import Gap, Message
 from ..options import is_positive, whole
 from ..subscription import Subscription
@@ -99,13 +99,37 @@ class Reading:
         at_once = self._stream.message_batches(batching.messages, _AT_ONCE, batching.bytes)
         while self._stopped_at is None:
             # A batch that was begun when the wait ended is not to wait as long again.
-            messages = await self._next(batches, 2 * seconds) or await self._next(at_once, 2 * _AT_ONCE)
+            if self._left is None:
+                messages = await self._next(batches, 2 * seconds) or await self._next(at_once, 2 * _AT_ONCE)
+            else:
+                messages = await self._until_the_limit()
             if messages or self._changed():
                 await self._hand_over(messages)
         while self._left != 0 and (messages := await self._next(at_once, 5 * _AT_ONCE)):
             await self._hand_over(messages)
             if messages[-1].at > self._stopped_at:
                 break
+
+    async def _until_the_limit(self) -> Sequence[Message[Any]]:
+        """A batch that is over with the rows that are left too, which are not to wait for others."""
+        batching, seconds, left = self._batching, self._seconds, self._left or 0
+        found: list[Message[Any]] = []
+        size, until = 0, self._time() + 2 * seconds
+        while left > 0 and len(found) < batching.messages and size < batching.bytes:
+            try:
+                one = await self._next(self._stream.message_batches(1), max(0.0, until - self._time()))
+            except (StopAsyncIteration, BqstreamError):  # is there again when the next batch is asked for
+                if not found:
+                    raise
+                break
+            if not one:
+                break
+            if not found:
+                until = self._time() + seconds
+            found += one
+            size += one[0].size
+            left -= _count(one[0])
+        return found
 
     async def _next(self, batches: Any, seconds: float) -> Sequence[Message[Any]]:
         """The next batch; nothing after so many seconds without, so that gaps are told also while nothing comes."""

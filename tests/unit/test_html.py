@@ -166,10 +166,29 @@ async def test_a_client_and_its_streams_are_shown_with_their_state_and_no_token(
         await stream.pause()
         assert "paused" in texts(stream)
         assert "paused" in texts(client)
-        for shown in (client, client.status(), stream, await anext(stream), stream.gaps[0]):
+        assert {"paused", "cause"} <= set(texts(stream.gaps))
+        for shown in (client, client.status(), stream, await anext(stream), stream.gaps, stream.gaps[0]):
             assert token[7:] not in shown._repr_html_()
     assert "closed" in texts(client)
     assert "closed" in texts(stream)
+
+
+@virtual_time
+async def test_no_gaps_are_said_to_be_none() -> None:
+    async with client_of() as client, client.subscribe(DOCUMENT) as stream:
+        assert stream.gaps == ()
+        assert texts(stream.gaps) == ["no gaps"]
+
+
+@virtual_time
+async def test_a_stream_whose_client_was_closed_is_shown_as_ended_though_a_message_waits() -> None:
+    async with client_of() as client:
+        stream = await client.subscribe(DOCUMENT)
+        await settle()
+        service_of(client).publish('{"EVM":{"Blocks":[{"Number":1}]}}')
+        await settle()
+    assert "ended, 1 waiting" in repr(stream)
+    assert "ended" in texts(stream)
 
 
 @virtual_time

@@ -50,6 +50,23 @@ async def test_rows_go_on_in_the_middle_of_a_message_after_a_break() -> None:
 
 
 @virtual_time
+async def test_what_has_to_be_awaited_says_so() -> None:
+    async with client_of() as client:
+        forgotten = client.subscribe(DOCUMENT)
+        assert "not open: stream = await client.subscribe(…)" in repr(forgotten)
+        with pytest.raises(UsageError, match=r"stream = await client\.subscribe"):
+            aiter(forgotten)
+        with pytest.raises(AttributeError, match=r"its rows is used: stream = await client\.subscribe"):
+            forgotten.rows()
+    async with subscribed() as (stream, _):
+        ways = [stream.rows("Blocks"), stream.message_batches(), aiter(stream)]
+        for way in ways:
+            with pytest.raises(UsageError, match="async for, not for"):
+                list(way)  # type: ignore[call-overload]
+        assert not stream.is_read, "nobody is in a loop that did not begin"
+
+
+@virtual_time
 async def test_rows_of_another_cube_begin_with_the_next_message_and_repeat_none() -> None:
     async with subscribed() as (stream, service):
         service.publish(block(1, 2, calls=(3,)))

@@ -7,9 +7,9 @@ import sys
 from weakref import WeakKeyDictionary
 
 from ...errors import SinkFailed, UsageError
+from ...output import Output
 from ..commit import Commit, Stored
 from ..lines import lines
-from ..output import Output
 from ..sink import Address
 
 # Several subscriptions of one process take turns, so that each line is whole.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,12 @@ from .conftest import Bqstream
 TYPED = [*(name for name in COMMANDS if name != "checkpoint"), "checkpoint show", "checkpoint rewind"]
 # Where a shared option goes by a name that the library knows too.
 SHARED = {"--endpoint": "BITQUERY_ENDPOINT", "--token-url": "BITQUERY_TOKEN_URL"}
+
+# What the other extras bring.
+OTHERS = (
+    "aiohttp_sse anywidget duckdb filelock nats pandas polars prometheus_client psycopg pyarrow pydantic pydantic_core "
+    "pythonjsonlogger zstandard"
+)
 
 
 def command_of(name: str) -> App:
@@ -147,3 +154,24 @@ def test_without_an_extra_the_console_script_says_which(
     with pytest.raises(SystemExit) as left:
         main()
     assert "bqstream[cli]" in str(left.value.code)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_with_the_extra_cli_alone_a_command_works_or_says_which_it_needs(command: str) -> None:
+    script = (
+        "import sys, bqstream.cli as cli\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in sys.argv[1].split():\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "cli.main([sys.argv[2], '--help'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, OTHERS, command], capture_output=True, text=True)
+    if command in ("collect", "checkpoint"):
+        assert ran.returncode == 1
+        assert re.fullmatch(
+            r'bqstream: this command needs \w+: pip install "bqstream\[collect\]"\n', ran.stderr
+        )
+    else:
+        assert ran.stdout.startswith(f"Usage: bqstream {command}"), ran.stderr

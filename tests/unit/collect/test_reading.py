@@ -204,6 +204,51 @@ async def test_a_limit_ends_with_the_message_that_reaches_it() -> None:
 
 
 @virtual_time
+async def test_the_rows_of_a_limit_are_handed_over_as_soon_as_all_are_there() -> None:
+    async with reading(limit=3, seconds=60) as reader:
+        reader.publish(1, 2)
+        await asyncio.sleep(1)
+        reader.publish(3)
+        batch, end = await reader.rest()
+        assert numbers(batch) == [1, 2, 3]
+        assert end == End()
+        assert reader.time() < 2
+
+
+@virtual_time
+async def test_rows_that_do_not_reach_the_limit_are_handed_over_as_without_one() -> None:
+    async with reading(limit=10, seconds=60, messages=2) as reader:
+        reader.publish(1, 2, 3)
+        assert await reader.next() == [1, 2]
+        assert reader.time() < 1
+        assert await reader.next() == [3]
+        assert 60 <= reader.time() < 62
+        reader.publish(4)
+        await settle()
+        reader.reading.stop()
+        batch, end = await reader.rest()
+        assert numbers(batch) == [4]
+        assert end == End()
+
+
+@pytest.mark.parametrize("word", ["complete", "error"])
+def test_an_end_before_the_limit_comes_after_the_last_rows(word: str) -> None:
+    @virtual_time
+    async def run() -> None:
+        async with reading(limit=10, seconds=60) as reader:
+            reader.publish(1, 2)
+            (socket,) = reader.service.open
+            (name,) = socket.live
+            socket.say(word, name, [{"message": "no more"}] if word == "error" else None)
+            batch, end = await reader.rest()
+            assert numbers(batch) == [1, 2]
+            assert isinstance(end, End)
+            assert (end.error is None) == (word == "complete")
+
+    run()
+
+
+@virtual_time
 async def test_a_payload_that_cannot_be_decoded_counts_as_a_row_and_ends_nothing() -> None:
     async with reading(limit=2, messages=1) as reader:
         reader.service.publish('{"EVM":{"Blocks":[{"N":1e999}]}}')

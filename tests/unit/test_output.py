@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bqstream.collect.output import Output
+from bqstream.output import Output
 
 
 @pytest.fixture
