@@ -92,8 +92,9 @@ async def run_until(work: Awaitable[object], seconds: float | None = None) -> in
 
 def run(work: Coroutine[Any, Any, int]) -> NoReturn:
     """Run a command to its end and leave with its exit code; a reader that closed the pipe is a good end."""
-    # What the keeper warns of is shown as an event already; logging's last resort would say it a second time.
-    logging.getLogger("bqstream.credentials").addHandler(logging.NullHandler())
+    # What these warn of is shown as an event already; logging's last resort would say it a second time.
+    for name in ("credentials", "session"):
+        logging.getLogger(f"bqstream.{name}").addHandler(logging.NullHandler())
     try:
         code = asyncio.run(work)
     except BqstreamError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 import math
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from .links import Links, Shared
 from .operation import Operation
 from .rotation import HandoverFailed, Rotation
 
+_log = logging.getLogger("bqstream.session")
 # A start that the service answers with an error is tried so often in a row before the operation fails, where it
 # has been served before or the error passes.
 START_ATTEMPTS = 6
@@ -270,6 +272,8 @@ class Supervisor:
         self.state = State.WAITING
         until = events.moment(self._shared.clock.wall() + wait)
         self._shared.emit(events.Waiting, until=until, attempt=failures, why=verdict.why)
+        if failures > 1:  # one drop is nothing; who asks for no events shall know why nothing comes
+            _log.warning("no connection: %s; attempt %d, the next in %.1f s", verdict.why, failures, wait)
         await asyncio.sleep(wait)
 
     def _token_fatal(self, error: BqstreamError) -> None:

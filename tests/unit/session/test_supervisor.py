@@ -368,6 +368,21 @@ async def test_failures_are_waited_out_by_the_schedule_and_each_wait_is_told() -
 
 
 @virtual_time
+async def test_from_the_second_failure_in_a_row_on_the_log_warns_of_why_nothing_comes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with world() as w:
+        w.service.refusals.extend(DialError("nobody there") for _ in range(3))
+        w.add()
+        await asyncio.sleep(15)
+    warned = [record for record in caplog.records if record.name == "bqstream.session"]
+    assert [record.getMessage().partition(": ")[2] for record in warned] == [
+        "nobody there; attempt 2, the next in 2.0 s",
+        "nobody there; attempt 3, the next in 4.0 s",
+    ]
+
+
+@virtual_time
 async def test_what_the_server_asks_for_is_waited() -> None:
     async with world() as w:
         w.service.refusals.append(UpgradeRefused(503, {"retry-after": "30"}, ""))
