@@ -93,7 +93,9 @@ class Subscription(Reader[T], Frames):
         The message in hand counts once the reader asks for the next; what waits in the buffer does not. Cubes that
         cannot be asked again (``Gap.reason`` says why) are not in it.
         """
-        return self._stream.safe() if self._kept is None else self._stream.checkpoint(self._kept.first - 1)
+        kept = [self._kept.first] if self._kept is not None else []
+        kept += [message._number for message in self._batch[:1]]
+        return self._stream.safe(before=min(kept, default=None))
 
     @property
     def closing(self) -> bool:

@@ -15,17 +15,20 @@ from .status import Status, SubscriptionStatus
 if TYPE_CHECKING:
     from .subscription import Subscription
 
-# A message that waits for so long (seconds), while nobody reads, was meant for those who look on.
+# A message that waits for so long (seconds), where nobody has ever read, was meant for those who look on.
 LINGER = 5.0
 
 
 class Tap:
     """Sees every message of ``subscription`` as it begins to wait for the reader, and takes none from it.
 
-    While nobody reads, what has waited for ``LINGER`` seconds is let go, and what makes the buffer more than half full
-    at once, so that one who looks on never stops the stream. It counts as read for ``Subscription.checkpoint``.
-    Somebody reads as long as an ``async for`` over the subscription, its rows or batches goes on, and for ``LINGER``
-    seconds after a single read.
+    Until somebody has read, what has waited for ``LINGER`` seconds is let go. Later it waits for whoever may come back,
+    and while nobody reads only the oldest is let go of what makes the buffer more than half full, so that one who looks
+    on never stops the stream. It counts as read for ``Subscription.checkpoint``.
+
+    Somebody reads as long as an ``async for`` over the subscription, its rows or batches goes on, as the task that has
+    read last has not ended, and for ``LINGER`` seconds after a read. A reader is between two reads for as long as its
+    work takes, and loses nothing to those who look on.
 
     A subscription has one tap: another takes its place, and closing calls ``on_closed`` first.
 
@@ -89,11 +92,13 @@ class Tap:
 
     def let_go(self) -> None:
         """Let go what has waited too long for a reader that there is not; to be called now and then."""
-        if self._subscription() is None:  # nobody can read it any more
+        subscription = self._subscription()
+        if subscription is None:  # nobody can read it any more
             while self._stream.waiting_messages:
                 self._take()
         elif not self.is_read:
-            while self._stream.waits_since <= self._time() - LINGER:
+            since = -math.inf if subscription.was_read else self._time() - LINGER
+            while self._stream.over_half or self._stream.waits_since <= since:
                 self._take()
 
     def _came(self, arrivals: Sequence[Arrival]) -> None:

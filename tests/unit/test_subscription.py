@@ -50,6 +50,17 @@ async def test_rows_go_on_in_the_middle_of_a_message_after_a_break() -> None:
 
 
 @virtual_time
+async def test_rows_that_were_left_come_after_messages_that_were_read_in_between() -> None:
+    async with subscribed() as (stream, service):
+        for numbers in ((1, 2), (3, 4), (5,)):
+            service.publish(block(*numbers))
+        await settle()
+        assert await take(stream.rows(), 1) == [{"Blocks": {"N": 1}}]
+        assert list((await anext(stream)).rows("Blocks")) == [{"N": 3}, {"N": 4}]
+        assert await take(stream.rows(), 2) == [{"Blocks": {"N": 2}}, {"Blocks": {"N": 5}}]
+
+
+@virtual_time
 async def test_rows_of_another_cube_begin_with_the_next_message_and_repeat_none() -> None:
     async with subscribed() as (stream, service):
         service.publish(block(1, 2, calls=(3,)))
