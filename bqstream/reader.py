@@ -31,7 +31,10 @@ class Reader(Generic[T]):
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
         self._loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # that somebody is in
-        self._by: weakref.ref[asyncio.Task[Any]] | None = None  # who has read last; None: nobody yet
+        self._by: weakref.ref[asyncio.Task[Any]] | None = (
+            None  # who has read, or waited, last; None: nobody yet
+        )
+        self._watched = False  # somebody looks on, and is to know exactly
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -75,6 +78,11 @@ class Reader(Generic[T]):
             raise UsageError(
                 "this subscription is being read by another task: give each reader one of its own"
             )
+        if self._watched or self._by is None:
+            self._note()
+
+    def _note(self) -> None:
+        """This task reads."""
         task = asyncio.current_task()
         assert task is not None, "a read is awaited"
         self._by = weakref.ref(task)
@@ -93,6 +101,7 @@ class Reader(Generic[T]):
     async def _wait(self, *, more: bool = False) -> Message[T]:
         """The next message, where none was ready or others shall have their turn first."""
         self._reading = True
+        self._note()
         try:
             if self._unfair >= FAIRNESS:
                 await asyncio.sleep(0)

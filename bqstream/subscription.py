@@ -148,11 +148,11 @@ class Subscription(Reader[T], Frames):
 
     def __del__(self) -> None:
         if not self._closed and not self._stream.over:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the client with it
+                self._loop.call_soon_threadsafe(self._course.closed)
             warnings.warn(
                 f"{self!r} was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the client with it
-                self._loop.call_soon_threadsafe(self._course.closed)
 
 
 class Subscribing(Awaitable[Subscription[T]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from .status import Status, SubscriptionStatus
 
 if TYPE_CHECKING:
     from .subscription import Subscription
+
+_log = logging.getLogger("bqstream")
 
 # A message that waits for so long (seconds), where nobody has ever read, was meant for those who look on.
 LINGER = 5.0
@@ -30,11 +33,12 @@ class Tap:
     read last has not ended, and for ``LINGER`` seconds after a read. A reader is between two reads for as long as its
     work takes, and loses nothing to those who look on.
 
-    A subscription has one tap: another takes its place, and closing calls ``on_closed`` first.
+    A subscription has one tap: another takes its place, and closing calls ``on_closed`` first. Where one of the
+    callables raises it is logged and the tap is closed: the stream goes on.
 
     Args:
         on_messages: gets the messages that came at once, those first that wait already; not their checkpoints. It must
-            be quick and must not raise.
+            be quick.
         on_event: gets the client's newest events, then every one to come; likewise.
 
     Attributes:
@@ -51,22 +55,24 @@ class Tap:
     ) -> None:
         if subscription._tap is not None:
             subscription._tap.close()
-        subscription._tap = self
+        subscription._tap, subscription._watched = self, True
         self.operation = subscription.operation
         self.viewed = 0
         # One that nobody holds any more is to close itself: this must not hold it.
         self._subscription = weakref.ref(subscription)
         self._course = subscription._course
         self._stream = subscription._stream
-        self._time = subscription._loop.time
+        self._loop = subscription._loop
+        self._time = self._loop.time
         self._on_messages = on_messages
+        self._on_event = on_event
         self._on_closed = on_closed
         self._taken = 0  # by this tap
         self._read = self._stream.messages  # by others, when that was looked at last …
         self._read_at = -math.inf  # … and when it was seen to have changed
-        self._closed = False
+        self._closed = self._failed = False
         self._stream.tap = self._came
-        self._unlisten = subscription._course.listen(on_event)
+        self._unlisten = subscription._course.listen(self._happened)
         if waiting := self._stream.waiting():
             self._came(waiting)
 
@@ -74,13 +80,15 @@ class Tap:
         """Look no longer; nothing more can be asked of it. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._on_closed()
-            self._unlisten()
-            self._stream.tap = None
-            subscription = self._subscription()
-            if subscription is not None and subscription._tap is self:
-                subscription._tap = None
-            del self._stream, self._course  # which would keep the client
+            try:
+                self._on_closed()
+            finally:
+                self._unlisten()
+                self._stream.tap = None
+                subscription = self._subscription()
+                if subscription is not None and subscription._tap is self:
+                    subscription._tap, subscription._watched = None, False
+                del self._stream, self._course  # which would keep the client
 
     @property
     def is_read(self) -> bool:
@@ -102,10 +110,23 @@ class Tap:
                 self._take()
 
     def _came(self, arrivals: Sequence[Arrival]) -> None:
-        self._on_messages([Message(arrival, self._stream, 0) for arrival in arrivals])
+        self._tell(self._on_messages, [Message(arrival, self._stream, 0) for arrival in arrivals])
         if self._stream.over_half and not self.is_read:
             while self._stream.over_half:
                 self._take()
+
+    def _happened(self, event: Event) -> None:
+        self._tell(self._on_event, event)
+
+    def _tell(self, told: Callable[[Any], None], what: Any) -> None:
+        """This is called from inside the reading of a link, which is not to end by what others do here."""
+        if not self._failed:
+            try:
+                told(what)
+            except Exception:  # noqa: BLE001
+                self._failed = True
+                _log.exception("what looks on at a stream failed by a bug of its own; please report it")
+                self._loop.call_soon(self.close)
 
     def _take(self) -> None:
         self._taken += 1

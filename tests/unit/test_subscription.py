@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -270,3 +272,19 @@ async def test_a_pause_while_its_link_is_ending_leaves_no_link_that_the_next_one
         assert not client.status().subscriptions[0].unproven
         assert all(gap.end is not None for gap in stream.gaps)
         assert stream.gaps
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@virtual_time
+async def test_one_that_is_let_go_is_closed_though_its_warning_is_an_error() -> None:
+    client = await client_of().open()
+    stream = await client.subscribe(DOCUMENT)
+    await settle()
+    assert len(client.status().subscriptions) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del stream
+        gc.collect()
+    await settle()
+    assert client.status().subscriptions == ()
+    await client.aclose()

@@ -335,6 +335,37 @@ async def test_another_takes_its_place() -> None:
         assert second.rows == [1, 2]
 
 
+@pytest.mark.parametrize("what", ["messages", "events"])
+@virtual_time
+async def test_a_bug_of_whoever_looks_on_ends_their_looking_on_alone(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with subscribed() as (stream, service, _):
+        closed = []
+
+        def fail(_: Any) -> None:
+            raise LookupError
+
+        def look(_: Any) -> None: ...
+
+        tap = Tap(
+            stream,
+            on_messages=fail if what == "messages" else look,
+            on_event=fail if what == "events" else look,
+            on_closed=lambda: closed.append(True),
+        )
+        await publish(service, 1, 2)
+        await stream.pause()
+        await stream.resume()
+        await asyncio.sleep(1)
+        assert (closed, stream._tap) == ([True], None)
+        assert [await cell(stream) for _ in range(2)] == [[1], [2]]
+        await publish(service, 3)
+        assert await cell(stream) == [3]
+        assert [record.message[:13] for record in caplog.records if record.exc_info] == ["what looks on"]
+        tap.close()
+
+
 def let_go(held: list[Any], index: int) -> None:
     del held[index]
     gc.collect()
