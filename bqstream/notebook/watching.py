@@ -76,6 +76,7 @@ class Watching:
                 self._show(last=True)
             finally:
                 self._tap.close()
+                del self._tap, self._live  # a notebook keeps its views, which need what was shown last alone
 
     # ------------------------------------------------------------------ what a browser says
 

@@ -114,3 +114,18 @@ async def test_the_button_unsubscribes_and_resuming_brings_what_was_missed() -> 
         assert verdict.exact, verdict
         await until(lambda: [named["gap"]["closed"] for named in browser.known["gaps"]] == [True])
         assert browser.known["gaps"][0]["gap"]["cause"] == "paused"
+
+
+async def test_a_closed_gap_leaves_nothing_behind_though_each_message_fills_the_buffer() -> None:
+    async with (
+        Simulator(block_interval=0.05, transactions=3) as simulator,
+        client_for(simulator, timeouts=Timeouts(grace=0.3), buffer=Buffer(messages=1)) as client,
+        client.subscribe(TRANSFERS) as stream,
+        looking(stream) as browser,
+    ):
+        await until(lambda: browser.known.get("seen", 0) > 10)
+        await stream.pause()
+        await simulator.blocks(5)
+        await stream.resume()
+        await until(lambda: [gap.closed for gap in stream.gaps] == [True])
+        assert not stream._stream._merge.lacks(stream._stream.taken)
