@@ -172,6 +172,8 @@ class Frames:
         it is; None: DuckDB's own, which ``duckdb.sql`` asks. All else is as with ``to_arrow``.
         """
         module = library("duckdb", "pyarrow", "duckdb")
+        if connection is not None:
+            connection.cursor().close()  # raises where it is closed, before rows are taken that it could not be given
         table = await self._table(rows, seconds, (cube, columns, decimals))
         relation: duckdb.DuckDBPyRelation = (connection or module).from_arrow(table)
         return relation
