@@ -227,11 +227,11 @@ class Client:
     def __del__(self) -> None:
         closing = getattr(self, "_closing", None)
         if closing is not None and not closing.is_set():
+            with contextlib.suppress(RuntimeError):  # its loop has ended, and its task with it
+                self._loop.call_soon_threadsafe(closing.set)
             warnings.warn(
                 "a Client was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
-            with contextlib.suppress(RuntimeError):  # its loop has ended, and its task with it
-                self._loop.call_soon_threadsafe(closing.set)
 
     def _serve(self, tasks: anyio.abc.TaskGroup) -> None:
         assert self._queries is not None

@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import importlib
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import options
 from .errors import BqstreamError, OperationFailed, UsageError
 from .message import Message
+from .reader import Loop
 
 if TYPE_CHECKING:
     import duckdb
@@ -171,6 +172,8 @@ class Frames:
         it is; None: DuckDB's own, which ``duckdb.sql`` asks. All else is as with ``to_arrow``.
         """
         module = library("duckdb", "pyarrow", "duckdb")
+        if connection is not None:
+            connection.cursor().close()  # raises where it is closed, before rows are taken that it could not be given
         table = await self._table(rows, seconds, (cube, columns, decimals))
         relation: duckdb.DuckDBPyRelation = (connection or module).from_arrow(table)
         return relation
@@ -195,7 +198,7 @@ class Frames:
         """
         library("arrow", "pyarrow")
         check_bounds(rows, seconds)
-        return _ArrowBatches(self, rows, seconds, self._wanted((cube, columns, decimals)))
+        return _ArrowBatches(_Batches(self, rows, seconds, self._wanted((cube, columns, decimals))))
 
     # ------------------------------------------------------------------ inside
 
@@ -349,22 +352,33 @@ class Frames:
         return found.get(cube, ())
 
 
-class _ArrowBatches:
+class _ArrowBatches(Loop):
     """Batch after batch; one that is not whole yet stays with the subscription."""
 
+    __slots__ = ("_batches",)
+
+    def __init__(self, batches: _Batches) -> None:
+        super().__init__(batches.frames._subscription)
+        self._batches = batches
+
+    def __anext__(self) -> Coroutine[Any, Any, pyarrow.RecordBatch]:
+        return self._batches.following()
+
+
+class _Batches:
+    """Makes them."""
+
     def __init__(self, frames: Frames, rows: int | None, seconds: float | None, wanted: Wanted) -> None:
-        self._frames = frames
+        self.frames = frames
         self._rows = rows
         self._seconds = seconds
         self._wanted = wanted
         self._table: Table | None = None  # as the first batch has settled it
         self._ready: list[pyarrow.RecordBatch] = []  # of rows that have more text than one may
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> pyarrow.RecordBatch:
-        frames = self._frames
+    async def following(self) -> pyarrow.RecordBatch:
+        """The next one. Raises StopAsyncIteration."""
+        frames = self.frames
         if not self._ready:
             taken = frames._begun(self._wanted, table=self._table, strict=True)
             await frames._read(taken, self._rows, after=self._seconds, bytes=LARGEST)

@@ -30,13 +30,24 @@ class Reader(Generic[T]):
         self._batch: list[Message[T]] = []  # what a cancelled read had taken
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
-        self._loops: weakref.WeakSet[_Loop] = weakref.WeakSet()  # that somebody is in
+        self._loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # that somebody is in
+        self._by: weakref.ref[asyncio.Task[Any]] | None = (
+            None  # who has read, or waited, last; None: nobody yet
+        )
+        self._watched = False  # somebody looks on, and is to know exactly
         self._loop = asyncio.get_running_loop()
 
     @property
     def is_read(self) -> bool:
-        """Whether an ``async for`` goes on, one that was left by ``break`` or an error not counted, or a read waits."""
-        return self._reading or bool(self._loops)
+        """Whether somebody reads, or is between two reads: a read waits, an ``async for`` goes on (one that was left by
+        ``break`` or an error does not), or the task that has read last has not ended."""
+        task = self._by() if self._by is not None else None
+        return self._reading or bool(self._loops) or (task is not None and not task.done())
+
+    @property
+    def was_read(self) -> bool:
+        """Whether anybody has ever read."""
+        return self._by is not None
 
     def __aiter__(self) -> AsyncIterator[Message[T]]:
         return _Messages(self)
@@ -67,6 +78,14 @@ class Reader(Generic[T]):
             raise UsageError(
                 "this subscription is being read by another task: give each reader one of its own"
             )
+        if self._watched or self._by is None:
+            self._note()
+
+    def _note(self) -> None:
+        """This task reads."""
+        task = asyncio.current_task()
+        assert task is not None, "a read is awaited"
+        self._by = weakref.ref(task)
 
     async def _fill(self, batch: list[Message[T]], messages: int, limit: int) -> None:
         """Take messages until there are so many, or so many bytes."""
@@ -82,6 +101,7 @@ class Reader(Generic[T]):
     async def _wait(self, *, more: bool = False) -> Message[T]:
         """The next message, where none was ready or others shall have their turn first."""
         self._reading = True
+        self._note()
         try:
             if self._unfair >= FAIRNESS:
                 await asyncio.sleep(0)
@@ -114,10 +134,10 @@ class Reader(Generic[T]):
     def rows(self, cube: str | None = None) -> AsyncIterator[Any]:
         """Read row by row, as ``Message.rows`` has them; ``cube`` is the response key of the one to read.
 
-        After a ``break`` another call goes on with the next row of the same message. One for another cube, and a read
-        by message or batch, go on with the next message: what was left of this one is passed over. Errors that came
-        beside the rows are in ``Message.errors`` alone. With ``undo=True`` an `Undo` comes before the rows that take
-        the others' places.
+        After a ``break`` another call goes on with the next row of the same message, also where messages or batches are
+        read in between, whose checkpoints count it at once. One for another cube goes on with the next message: what
+        was left of this one is passed over. Errors that came beside the rows are in ``Message.errors`` alone. With
+        ``undo=True`` an `Undo` comes before the rows that take the others' places.
 
         Raises UsageError where the document has no such cube.
         """
@@ -180,7 +200,7 @@ class Reader(Generic[T]):
             waiter.set_result(None)
 
 
-class _Loop:
+class Loop:
     """What an ``async for`` holds for as long as it goes on, and nobody else: that tells whether somebody reads.
 
     What it awaits is the reader's own, so that an error's traceback, which a notebook keeps, does not hold it.
@@ -200,7 +220,7 @@ class _Loop:
         raise UsageError("what a stream brings comes with time: async for, not for")
 
 
-class _Messages(_Loop, Generic[T]):
+class _Messages(Loop, Generic[T]):
     """Message after message."""
 
     __slots__ = ()
@@ -209,7 +229,7 @@ class _Messages(_Loop, Generic[T]):
         return self._reader.__anext__()
 
 
-class _Rows(_Loop):
+class _Rows(Loop):
     """Rows of one message after another; what is left of a message stays with the reader."""
 
     __slots__ = ("_cube",)
@@ -222,7 +242,7 @@ class _Rows(_Loop):
         return self._reader._next_row(self._cube)
 
 
-class _Batches(_Loop, Generic[T]):
+class _Batches(Loop, Generic[T]):
     """Batch after batch; one that is not whole yet stays with the reader."""
 
     __slots__ = ("_limit", "_messages", "_seconds")

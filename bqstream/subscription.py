@@ -89,7 +89,9 @@ class Subscription(Reader[T], Frames):
         The message in hand counts once the reader asks for the next; what waits in the buffer does not. Cubes that
         cannot be asked again (``Gap.reason`` says why) are not in it.
         """
-        return self._stream.safe() if self._kept is None else self._stream.checkpoint(self._kept.first - 1)
+        kept = [self._kept.first] if self._kept is not None else []
+        kept += [message._number for message in self._batch[:1]]
+        return self._stream.safe(before=min(kept, default=None))
 
     @property
     def closing(self) -> bool:
@@ -142,11 +144,11 @@ class Subscription(Reader[T], Frames):
 
     def __del__(self) -> None:
         if not self._closed and not self._stream.over:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the client with it
+                self._loop.call_soon_threadsafe(self._course.closed)
             warnings.warn(
                 f"{self!r} was never closed: use 'async with' or aclose()", ResourceWarning, stacklevel=2
             )
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the client with it
-                self._loop.call_soon_threadsafe(self._course.closed)
 
 
 class Subscribing(Awaitable[Subscription[T]]):

@@ -222,7 +222,9 @@ class Repair:
             self.backfilled += brought.rows
             closing.rows += brought.rows
             self._deliver(QUERY, brought.raw, now, True)
-            if not closing.ready:  # one cube's rows of an answer do not say that another's have come
+            # One cube's rows of an answer do not say that another's have come. Who looks on may have made room,
+            # so that this was called again meanwhile, and has finished.
+            if not closing.ready and closing is self.closing:
                 self._floor(closing.floors)
         return not closing.ready
 

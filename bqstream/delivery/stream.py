@@ -154,9 +154,10 @@ class Stream:
         """The number of the message that was taken last."""
         return self._history.taken
 
-    def safe(self) -> Checkpoint:
-        """The checkpoint before what is in hand, which the reader is done with when it asks for the next."""
-        return self.checkpoint(self._done)
+    def safe(self, *, before: int | None = None) -> Checkpoint:
+        """The checkpoint before what is in hand, which the reader is done with when it asks for the next; ``before``
+        message number so and so, at the latest."""
+        return self.checkpoint(self._done if before is None else min(self._done, before - 1))
 
     def checkpoint(self, number: int) -> Checkpoint:
         """The checkpoint after message ``number``. Raises UsageError where that is too long ago."""

@@ -17,10 +17,12 @@ __all__ = ["watch"]
 def watch(stream: Subscription[Any]) -> View:
     """Show ``stream`` live: its newest rows, how many come and how late, a numeric column, token, links and gaps.
 
-    What it gives is shown where a cell ends with it, or by ``display``. It takes no row from a reader. While nobody
-    reads, rows that have waited for a few seconds are let go, so that a stream that is only watched never fills its
-    buffer; the view counts them ("only viewed"), and they count as read for ``stream.checkpoint``. Rows of which there
-    are many are drawn in part. Its button pauses the stream and resumes it, which closes the gap.
+    What it gives is shown where a cell ends with it, or by ``display``. It takes no row from a reader: not from a loop,
+    nor from a cell or task that reads again later on, however long it works in between. Before anybody reads, rows that
+    have waited for a few seconds are let go; once the cells that have read are over, rows wait for the next one until
+    the buffer is half full, and then the oldest go, so that a stream that is only watched never fills its buffer. The
+    view counts them ("only viewed"), and they count as read for ``stream.checkpoint``. Rows of which there are many are
+    drawn in part. Its button pauses the stream and resumes it, which closes the gap.
 
     The view ends with the stream, by ``close()``, or when another of the same stream takes its place. A still picture
     of it is what the notebook's file keeps.

@@ -69,11 +69,14 @@ class Watching:
             self._on_closed()
 
     def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._show(last=True)
-            self._timer = None
-            self._tap.close()
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            try:
+                self._show(last=True)
+            finally:
+                self._tap.close()
+                del self._tap, self._live  # a notebook keeps its views, which need what was shown last alone
 
     # ------------------------------------------------------------------ what a browser says
 
@@ -99,8 +102,12 @@ class Watching:
 
     def _tick(self) -> None:
         self._timer = self.loop.call_later(TICK, self._tick)
-        self._tap.let_go()
-        self._show()
+        try:
+            self._tap.let_go()
+            self._show()
+        except Exception:  # a bug, which the loop tells of, once
+            self._stop()
+            raise
         if self._tap.over and not self._tap.waits:
             self._stop()
 

@@ -81,10 +81,14 @@ async def test_without_a_reader_the_buffer_never_fills_and_each_row_is_viewed_or
         await simulator.drained()
         await until(lambda: browser.known["seen"] == simulator.ledger.verdict(TRANSFERS, []).emitted)
         rest = []
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.5):
-                async for row in stream.rows():
-                    rest.append(row)
+
+        async def read() -> None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.5):
+                    async for row in stream.rows():
+                        rest.append(row)
+
+        await asyncio.create_task(read())  # as a notebook's cell does
         assert rest
         await until(lambda: browser.known["read"] is False, within=2 * LINGER)
         assert browser.known["viewed"] + len(rest) == browser.known["seen"]
@@ -110,3 +114,18 @@ async def test_the_button_unsubscribes_and_resuming_brings_what_was_missed() -> 
         assert verdict.exact, verdict
         await until(lambda: [named["gap"]["closed"] for named in browser.known["gaps"]] == [True])
         assert browser.known["gaps"][0]["gap"]["cause"] == "paused"
+
+
+async def test_a_closed_gap_leaves_nothing_behind_though_each_message_fills_the_buffer() -> None:
+    async with (
+        Simulator(block_interval=0.05, transactions=3) as simulator,
+        client_for(simulator, timeouts=Timeouts(grace=0.3), buffer=Buffer(messages=1)) as client,
+        client.subscribe(TRANSFERS) as stream,
+        looking(stream) as browser,
+    ):
+        await until(lambda: browser.known.get("seen", 0) > 10)
+        await stream.pause()
+        await simulator.blocks(5)
+        await stream.resume()
+        await until(lambda: [gap.closed for gap in stream.gaps] == [True])
+        assert not stream._stream._merge.lacks(stream._stream.taken)

@@ -138,6 +138,18 @@ async def test_other_tasks_have_their_turns_while_many_rows_that_wait_are_read()
         assert 5 <= turns < 40
 
 
+@virtual_time
+async def test_a_connection_that_is_closed_costs_no_row() -> None:
+    async with subscribed() as (stream, service):
+        service.publish(block(0, 1, 2))
+        await settle()
+        connection = duckdb.connect()
+        connection.close()
+        with pytest.raises(duckdb.ConnectionException):
+            await stream.to_duckdb(rows=2, connection=connection)
+        assert numbers(await stream.to_arrow(rows=3)) == [0, 1, 2]
+
+
 # ---------------------------------------------------------------------- cancelled
 
 

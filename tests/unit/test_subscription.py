@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
+import warnings
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -64,6 +66,17 @@ async def test_what_has_to_be_awaited_says_so() -> None:
             with pytest.raises(UsageError, match="async for, not for"):
                 list(way)  # type: ignore[call-overload]
         assert not stream.is_read, "nobody is in a loop that did not begin"
+
+
+@virtual_time
+async def test_rows_that_were_left_come_after_messages_that_were_read_in_between() -> None:
+    async with subscribed() as (stream, service):
+        for numbers in ((1, 2), (3, 4), (5,)):
+            service.publish(block(*numbers))
+        await settle()
+        assert await take(stream.rows(), 1) == [{"Blocks": {"N": 1}}]
+        assert list((await anext(stream)).rows("Blocks")) == [{"N": 3}, {"N": 4}]
+        assert await take(stream.rows(), 2) == [{"Blocks": {"N": 2}}, {"Blocks": {"N": 5}}]
 
 
 @virtual_time
@@ -276,3 +289,19 @@ async def test_a_pause_while_its_link_is_ending_leaves_no_link_that_the_next_one
         assert not client.status().subscriptions[0].unproven
         assert all(gap.end is not None for gap in stream.gaps)
         assert stream.gaps
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@virtual_time
+async def test_one_that_is_let_go_is_closed_though_its_warning_is_an_error() -> None:
+    client = await client_of().open()
+    stream = await client.subscribe(DOCUMENT)
+    await settle()
+    assert len(client.status().subscriptions) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del stream
+        gc.collect()
+    await settle()
+    assert client.status().subscriptions == ()
+    await client.aclose()

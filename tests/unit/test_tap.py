@@ -7,6 +7,7 @@ import contextlib
 import gc
 import itertools
 import json
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -45,8 +46,10 @@ class Looking:
 
 
 @contextlib.asynccontextmanager
-async def subscribed(**options: Any) -> AsyncIterator[tuple[Subscription, Service, Client]]:
-    async with client_of(**options) as client, client.subscribe(DOCUMENT) as stream:
+async def subscribed(
+    document: str = DOCUMENT, **options: Any
+) -> AsyncIterator[tuple[Subscription, Service, Client]]:
+    async with client_of(**options) as client, client.subscribe(document, backfill="auto") as stream:
         await settle()
         yield stream, service_of(client), client
 
@@ -141,12 +144,9 @@ async def test_whoever_has_left_a_loop_reads_no_more(how: str) -> None:
         result = await asyncio.gather(
             reading, return_exceptions=True
         )  # a notebook keeps errors, with their frames
-        await publish(service, 2)
-        looking.tap.let_go()
+        assert looking.tap.is_read
         await asyncio.sleep(LINGER)
         assert not looking.tap.is_read, result
-        looking.tap.let_go()
-        assert looking.tap.viewed == 1
 
 
 @virtual_time
@@ -154,14 +154,135 @@ async def test_a_single_read_counts_as_a_reader_for_a_while() -> None:
     async with subscribed() as (stream, service, _):
         looking = Looking(stream)
         await publish(service, 1, 2)
-        await anext(stream)
+        await cell(stream)
         await asyncio.sleep(LINGER - 0.1)
         assert looking.tap.is_read
         await publish(service, 3)
-        await anext(stream)
+        await cell(stream)
         assert looking.tap.is_read
         await asyncio.sleep(LINGER)
         assert not looking.tap.is_read
+
+
+async def cell(stream: Subscription) -> list[int]:
+    """Read a message in a task that is over then, as a notebook's cells are."""
+    message = await asyncio.create_task(stream.__anext__())
+    return [row["N"] for row in message.rows()]
+
+
+async def while_looked_on(tap: Tap, seconds: float) -> None:
+    for _ in range(math.ceil(4 * seconds)):
+        tap.let_go()
+        await asyncio.sleep(0.25)
+
+
+@virtual_time
+async def test_what_was_read_once_waits_for_the_next_cell_until_the_buffer_is_half_full() -> None:
+    async with subscribed(buffer=Buffer(messages=10)) as (stream, service, client):
+        looking = Looking(stream)
+        await publish(service, 1)
+        assert await cell(stream) == [1]
+        await publish(service, 2, 3)
+        await while_looked_on(looking.tap, 10 * LINGER)
+        assert looking.tap.viewed == 0
+        assert await cell(stream) == [2]
+        await while_looked_on(looking.tap, 2 * LINGER)
+        await publish(service, *range(4, 13))
+        assert client.status().subscriptions[0].waiting_messages == 5
+        assert looking.tap.viewed == 5
+        assert await cell(stream) == [8]
+        assert stream.gaps == ()
+
+
+@pytest.mark.parametrize("how", ["messages", "tables"])
+@virtual_time
+async def test_a_task_that_works_between_its_reads_loses_nothing(how: str) -> None:
+    async with subscribed(buffer=Buffer(messages=10)) as (stream, service, _):
+        looking, read = Looking(stream), list[int]()
+
+        async def serve() -> None:
+            while len(read) < 8:
+                if how == "messages":
+                    read.extend(row["N"] for row in (await anext(stream)).rows())
+                else:
+                    read.extend((await stream.to_arrow(rows=1)).column("N").to_pylist())
+                await asyncio.sleep(4 * LINGER)
+
+        serving = asyncio.create_task(serve())
+        await publish(service, *range(8))
+        while not serving.done():
+            await while_looked_on(looking.tap, LINGER)
+        await serving
+        assert read == list(range(8))
+        assert looking.tap.viewed == 0
+
+
+@virtual_time
+async def test_a_loop_over_record_batches_keeps_its_rows_until_it_is_left() -> None:
+    async with subscribed(buffer=Buffer(messages=10)) as (stream, service, _):
+        looking, read = Looking(stream), list[int]()
+
+        async def serve() -> None:
+            async for batch in stream.arrow_batches(rows=1):
+                read.extend(batch.column("N").to_pylist())
+                await asyncio.create_task(while_looked_on(looking.tap, 2 * LINGER))
+
+        serving = asyncio.create_task(serve())
+        await publish(service, *range(8))
+        await asyncio.sleep(20 * LINGER)
+        assert read == list(range(8))
+        assert looking.tap.viewed == 0
+        serving.cancel()
+        result = await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.sleep(LINGER)
+        assert not stream.is_read, result
+
+
+@virtual_time
+async def test_a_reader_that_leaves_a_full_buffer_is_not_waited_for() -> None:
+    async with subscribed(buffer=Buffer(messages=10)) as (stream, service, client):
+        looking = Looking(stream)
+        await publish(service, 0)
+        reading = asyncio.create_task(anext_and_wait(stream))
+        await settle()
+        await publish(service, *range(1, 11))
+        await while_looked_on(looking.tap, 2 * LINGER)
+        assert client.status().subscriptions[0].waiting_messages == 10
+        reading.cancel()
+        await while_looked_on(looking.tap, 1)
+        assert client.status().subscriptions[0].waiting_messages == 5
+        assert looking.tap.viewed == 5
+
+
+async def anext_and_wait(stream: Subscription) -> None:
+    await anext(stream)
+    await asyncio.Event().wait()
+
+
+@virtual_time
+async def test_what_a_cancelled_batch_has_taken_is_not_counted_as_read_when_others_are_let_go() -> None:
+    at = {"Number": "1", "Hash": "0x1", "Time": "2023-11-14T22:13:20Z"}
+
+    async def come(service: Service, *numbers: int) -> None:
+        for number in numbers:
+            service.publish(json.dumps({"EVM": {"Blocks": [{"N": number, "Block": at}]}}))
+        await settle()
+
+    text = "subscription { EVM { Blocks { N Block { Number Hash Time } } } }"
+    async with subscribed(text, buffer=Buffer(messages=10)) as (stream, service, _):
+        looking = Looking(stream)
+        await come(service, -1)
+        assert await cell(stream) == [-1]
+        reading: asyncio.Future[Any] = asyncio.ensure_future(anext(stream.message_batches(100, None)))
+        await come(service, 0, 1)
+        reading.cancel()
+        await settle()
+        before = stream.checkpoint
+        await come(service, *range(2, 12))
+        await while_looked_on(looking.tap, 2 * LINGER)
+        assert looking.tap.viewed == 5
+        assert stream.checkpoint == before
+        assert [await cell(stream) for _ in range(3)] == [[0], [1], [7]]
 
 
 @virtual_time
@@ -212,6 +333,37 @@ async def test_another_takes_its_place() -> None:
         first.tap.close()
         await publish(service, 2)
         assert second.rows == [1, 2]
+
+
+@pytest.mark.parametrize("what", ["messages", "events"])
+@virtual_time
+async def test_a_bug_of_whoever_looks_on_ends_their_looking_on_alone(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with subscribed() as (stream, service, _):
+        closed = []
+
+        def fail(_: Any) -> None:
+            raise LookupError
+
+        def look(_: Any) -> None: ...
+
+        tap = Tap(
+            stream,
+            on_messages=fail if what == "messages" else look,
+            on_event=fail if what == "events" else look,
+            on_closed=lambda: closed.append(True),
+        )
+        await publish(service, 1, 2)
+        await stream.pause()
+        await stream.resume()
+        await asyncio.sleep(1)
+        assert (closed, stream._tap) == ([True], None)
+        assert [await cell(stream) for _ in range(2)] == [[1], [2]]
+        await publish(service, 3)
+        assert await cell(stream) == [3]
+        assert [record.message[:13] for record in caplog.records if record.exc_info] == ["what looks on"]
+        tap.close()
 
 
 def let_go(held: list[Any], index: int) -> None:
