@@ -17,7 +17,13 @@ pytest_plugins = ["tests.secrecy", "tests.postgresql_server"]
 SEED = int(os.environ.get("BQSTREAM_TEST_SEED") or random.SystemRandom().randrange(2**32))
 os.environ["BQSTREAM_TEST_SEED"] = str(SEED)  # the processes of pytest-xdist share it
 CI = os.environ.get("CI") == "true"
+MOST_WORKERS = 16
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core, since most tests wait for something."""
+    return min(2 * (os.cpu_count() or 1), MOST_WORKERS)
 
 
 @pytest.fixture(autouse=True)
