@@ -19,7 +19,7 @@ from bqstream.simulator import Simulator
 from .test_examples import ROOT, environment
 
 NOTEBOOKS = ROOT / "examples" / "notebooks"
-LARGEST = 100_000  # bytes of a notebook with its outputs
+LARGEST = 150_000  # bytes of a notebook with its outputs: the more trades, the more of its picture is ink
 Rows = Callable[..., list[Any]]  # the first so many rows that the ledger has for a document
 
 
