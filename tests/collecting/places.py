@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 import zstandard
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+from tenacity import retry, stop_after_delay, wait_fixed
 
 from tests.nats_server import NatsServer
 from tests.postgresql_server import PostgreSQLServer
@@ -76,20 +76,20 @@ def _dicts(database: Any, query: str) -> Rows:
     return rows
 
 
-@contextlib.contextmanager
-def duckdb(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
+@retry(stop=stop_after_delay(20), wait=wait_fixed(0.05), reraise=True)
+def duckdb_file(path: Path) -> Any:
+    """A reader's connection, once the collector's is not open, which it is for as long as a commit takes."""
     import duckdb as library
 
+    return library.connect(str(path), read_only=True)
+
+
+@contextlib.contextmanager
+def duckdb(folder: Path, request: pytest.FixtureRequest) -> Iterator[Place]:
     path = folder / "rows.duckdb"
 
-    @retry(  # it is locked for as long as a commit takes
-        retry=retry_if_exception_type(library.IOException),
-        stop=stop_after_delay(20),
-        wait=wait_fixed(0.05),
-        reraise=True,
-    )
     def read(table: str) -> Rows:
-        with library.connect(str(path), read_only=True) as database:
+        with duckdb_file(path) as database:
             return _dicts(database, f"SELECT * FROM {table}")
 
     yield Place(f"duckdb:{path}", _by_table(read))

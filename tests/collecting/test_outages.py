@@ -32,7 +32,7 @@ from tests.postgresql_server import PostgreSQLServer
 
 from .documents import DOCUMENT
 from .lives import ROOT, Life, Lives
-from .places import PLACES, Place
+from .places import PLACES, Place, duckdb_file
 
 pytestmark = pytest.mark.soak
 SERVICE: dict[str, Any] = {
@@ -293,14 +293,12 @@ async def test_a_disk_that_is_full_until_room_is_made_has_each_row_once(
 async def test_a_reader_that_holds_the_duckdb_file_is_waited_for(
     request: pytest.FixtureRequest, tmp_path: Path, seed: int
 ) -> None:
-    import duckdb
-
     with PLACES["duckdb"](tmp_path, request) as place:
         async with Simulator(seed=seed, **SERVICE) as simulator:
             lives = Lives(simulator, place, Random(seed))
             async with lives.living() as life:
                 await life.until(lambda: life.said("rows") > 0)
-                with duckdb.connect(str(tmp_path / "rows.duckdb"), read_only=True):
+                with duckdb_file(tmp_path / "rows.duckdb"):
                     await life.until(lambda: life.said("trouble"))
                     before = life.said("commits")
                     await simulator.blocks(20)
