@@ -31,9 +31,8 @@ class Reader(Generic[T]):
         self._rows: Iterator[Any] = iter(())  # what is left of the message that ``rows`` has in hand …
         self._rows_of: str | None = None  # … and of which cube
         self._loops: weakref.WeakSet[Loop] = weakref.WeakSet()  # that somebody is in
-        self._by: weakref.ref[asyncio.Task[Any]] | None = (
-            None  # who has read, or waited, last; None: nobody yet
-        )
+        # Who has read, or waited, last; None: nobody yet.
+        self._by: weakref.ref[asyncio.Task[Any]] | None = None
         self._watched = False  # somebody looks on, and is to know exactly
         self._loop = asyncio.get_running_loop()
 

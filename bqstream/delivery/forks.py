@@ -38,9 +38,8 @@ class Forks:
         self._orphans: set[str] = set()
         self._found: dict[int, tuple[tuple[Fork, ...], frozenset[str]]] = {}  # by payload
         self._late: dict[str, list[Any]] = {}
-        self._given_up: dict[
-            str, str
-        ] = {}  # a block's hash: that of the one which is to take its branch's place
+        # A block's hash: that of the one which is to take its branch's place.
+        self._given_up: dict[str, str] = {}
 
     def held(self, payloads: Iterable[bytes]) -> None:
         """These were held back while a gap was closed, and come next, less the rows that queries have brought."""

@@ -1,4 +1,4 @@
-"""The view as a widget: anywidget carries it to JupyterLab, Notebook 7, VS Code and Colab alike."""
+"""The view as a widget, which anywidget carries to whatever shows notebooks; tested in JupyterLab and Notebook 7."""
 
 from __future__ import annotations
 

@@ -190,8 +190,6 @@ async def test_nats_that_is_down_has_each_row_once(
 
 async def exact(lives: Lives, life: Life) -> None:
     """Gaps are closed, it ends as it is told, and in the sink nothing is missing, and nothing too much."""
-    import duckdb
-
     simulator = lives.simulator
 
     def verdict() -> Verdict:
@@ -201,10 +199,7 @@ async def exact(lives: Lives, life: Life) -> None:
         return bool(life.said("commits")) and not life.said("closing") and not life.said("trouble")
 
     def whole() -> bool:
-        try:
-            return mended() and not verdict().lost
-        except duckdb.IOException:  # it is written to just now
-            return False
+        return mended() and not verdict().lost
 
     await life.until(mended)
     simulator.pause()
