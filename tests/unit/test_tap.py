@@ -49,7 +49,7 @@ class Looking:
 async def subscribed(
     document: str = DOCUMENT, **options: Any
 ) -> AsyncIterator[tuple[Subscription, Service, Client]]:
-    async with client_of(**options) as client, client.subscribe(document, backfill="auto") as stream:
+    async with client_of(**options) as client, client.subscribe(document) as stream:
         await settle()
         yield stream, service_of(client), client
 
